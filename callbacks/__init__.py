@@ -1,0 +1,28 @@
+"""What happens around training: averaging, pictures, cost, provenance, checkpoints and reports."""
+
+from callbacks.checkpoints import CheckpointSettings, LastCheckpoint, checkpoint_callbacks
+from callbacks.cost import CostTracker
+from callbacks.ema import EMA
+from callbacks.export import WeightsExport
+from callbacks.image_grid import ImageGrid
+from callbacks.nan_guard import NaNGuard, TrainingDivergedError
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.provenance import Provenance
+from callbacks.results import Results
+from callbacks.rng_state import RNGState
+
+__all__ = [
+    "EMA",
+    "CheckpointSettings",
+    "CostTracker",
+    "ImageGrid",
+    "LastCheckpoint",
+    "NaNGuard",
+    "PredictionWriter",
+    "Provenance",
+    "RNGState",
+    "Results",
+    "TrainingDivergedError",
+    "WeightsExport",
+    "checkpoint_callbacks",
+]

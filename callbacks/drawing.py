@@ -1,0 +1,85 @@
+"""Pictures for people: labelled rows of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from datamodules.bicubic import upscale as bicubic_upscale
+
+GAP = 4
+CAPTION = 16
+ERROR_GAIN = 4
+
+
+def comparison_row(lr: Tensor, sr: Tensor, hr: Tensor, side: int) -> dict[str, Tensor]:
+    """Crops of one image, side by side: LR (enlarged pixels), bicubic, SR, HR and the error of SR.
+
+    Args:
+        lr: float in [0, 1], (3, h, w).
+        sr: (3, scale * h, scale * w).
+        hr: the truth, like `sr`.
+        side: of the crop in HR pixels; the same place for the same HR, where it has most detail.
+
+    Returns:
+        Label to crop, (3, side, side) or less where the image is smaller.
+    """
+    scale = hr.shape[-1] // lr.shape[-1]
+    lr, sr, hr = (images.detach().float().cpu() for images in (lr, sr, hr))
+    top, left, height, width = busiest_crop(hr, side, scale)
+    window = (slice(None), slice(top, top + height), slice(left, left + width))
+    bicubic = bicubic_upscale(lr[None], scale)[0].clamp(0, 1)
+    enlarged = lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    error = ((sr - hr).abs() * ERROR_GAIN).clamp(0, 1)
+    panels = {"LR": enlarged, "bicubic": bicubic, "SR": sr.clamp(0, 1), "HR": hr, f"error x{ERROR_GAIN}": error}
+    return {label: panel[window] for label, panel in panels.items()}
+
+
+def busiest_crop(hr: Tensor, side: int, multiple: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width (multiples of `multiple`) of the window with the highest mean gradient."""
+    grey = hr.mean(0)
+    detail = torch.zeros_like(grey)
+    detail[1:] += grey.diff(dim=0).abs()
+    detail[:, 1:] += grey.diff(dim=1).abs()
+    height, width = (min(side, length) // multiple * multiple for length in grey.shape)
+    means = torch.nn.functional.avg_pool2d(detail[None, None], (height, width), stride=multiple)[0, 0]
+    row, column = divmod(int(means.argmax()), means.shape[1])
+    return row * multiple, column * multiple, height, width
+
+
+def draw_rows(rows: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Image.Image:
+    """One picture of captioned rows of labelled panels.
+
+    Args:
+        rows: caption and panels of each row; panels are float in [0, 1], (3, H, W), all of one size within a row.
+    """
+    drawn = [_draw_row(caption, panels) for caption, panels in rows]
+    picture = Image.new("RGB", (max(row.width for row in drawn), sum(row.height for row in drawn)), "white")
+    top = 0
+    for row in drawn:
+        picture.paste(row, (0, top))
+        top += row.height
+    return picture
+
+
+def _draw_row(caption: str, panels: Mapping[str, Tensor]) -> Image.Image:
+    images = [_to_image(panel) for panel in panels.values()]
+    width = sum(image.width + GAP for image in images) - GAP
+    row = Image.new("RGB", (width, 2 * CAPTION + images[0].height + GAP), "white")
+    draw, font = ImageDraw.Draw(row), ImageFont.load_default(size=12)
+    draw.text((0, 0), caption, fill="black", font=font)
+    left = 0
+    for label, image in zip(panels, images, strict=True):
+        draw.text((left, CAPTION), label, fill="dimgray", font=font)
+        row.paste(image, (left, 2 * CAPTION))
+        left += image.width + GAP
+    return row
+
+
+def _to_image(panel: Tensor) -> Image.Image:
+    levels = (panel * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(np.ascontiguousarray(levels))

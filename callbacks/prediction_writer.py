@@ -1,0 +1,90 @@
+"""PredictionWriter: upscaled images as PNG, with a metadata.jsonl beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from callbacks.run_folder import run_folder
+from datamodules.bicubic import upscale as bicubic_upscale
+from datamodules.evaluation import ImagesToUpscale, UpscaleInput
+from datamodules.fingerprint import write_atomic
+
+
+class PredictionWriter(Callback):
+    """Writes each upscaled image as soon as it is there, below `predictions/` of the run folder.
+
+    Subfolders are kept; `a/b.jpg` becomes `a/b.png`, and files that differ only in suffix keep it in the stem.
+    Alpha is enlarged by bicubic. `metadata.jsonl` has a line per image: file_name, source, width, height, scale.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds out where to write."""
+        self._folder = run_folder(trainer) / "predictions"
+        self._lines: list[dict[str, Any]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes one image."""
+        if not isinstance(batch, UpscaleInput):
+            return
+        dataset = cast("DataLoader[UpscaleInput]", trainer.predict_dataloaders).dataset
+        assert isinstance(dataset, ImagesToUpscale)
+        name = output_name(batch.name, [path.relative_to(dataset.root).as_posix() for path in dataset.paths])
+        save_png(outputs, batch.alpha, self._folder / name)
+        height, width = outputs.shape[-2:]
+        scale = width // batch.lr.shape[-1]
+        line = {"file_name": name, "source": batch.name, "width": width, "height": height, "scale": scale}
+        self._lines.append(line)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the metadata of all processes' images."""
+        lines = _gathered(self._lines)
+        if trainer.is_global_zero and lines:
+            ordered = sorted({line["file_name"]: line for line in lines}.values(), key=lambda line: line["file_name"])
+            write_atomic(self._folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in ordered))
+
+
+def output_name(name: str, all_names: Sequence[str]) -> str:
+    """Name of the PNG for an input; inputs that would collide keep their suffix in the stem."""
+    path = PurePosixPath(name)
+    twins = [other for other in all_names if PurePosixPath(other).with_suffix("") == path.with_suffix("")]
+    stem = path.stem if len(twins) == 1 else path.name.replace(".", "_")
+    return (path.parent / f"{stem}.png").as_posix()
+
+
+def save_png(sr: Tensor, alpha: Tensor | None, path: Path) -> None:
+    """Writes (1, 3, H, W) in [0, 1], with alpha (1, 1, h, w) enlarged to it, under a temporary name first."""
+    bands = [sr.cpu()]
+    if alpha is not None:
+        scale = sr.shape[-1] // alpha.shape[-1]
+        bands.append(bicubic_upscale(alpha.float().cpu(), scale).clamp(0, 1))
+    levels = (torch.cat(bands, 1)[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    Image.fromarray(levels).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def _gathered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return lines
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, lines)
+    return [line for one in everyone for line in one]

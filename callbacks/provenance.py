@@ -1,0 +1,116 @@
+"""Provenance: everything needed to repeat a run, beside its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from callbacks.run_folder import run_folder
+from datamodules.fingerprint import write_atomic
+
+SCHEMA = 1
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "jsonargparse",
+    "torchmetrics",
+    "spandrel",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
+
+
+class Provenance(SaveConfigCallback):
+    """Writes `config.yaml` (resolved, can be given to `--config` again) and `provenance.json` into the run folder.
+
+    `provenance.json` holds: schema version, stage, command, seed, checkpoint that was read, fingerprint of the training
+    data, git commit and whether the tree had changes, package versions, Python, platform, devices, precision.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once per run, on the first process, before anything else happens."""
+        folder = Path(trainer.default_root_dir)
+        text = self.parser.dump(self.config, skip_none=False)
+        write_atomic(folder / "config.yaml", text)
+        resolved = yaml.safe_load(text)
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):  # there, config.yaml is the record
+                logger.log_hyperparams(resolved)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the provenance of `fit`, if validation did not do so before."""
+        self._write(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the provenance of `validate` and, at the sanity check, of `fit`."""
+        self._write(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the provenance of `test`."""
+        self._write(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the provenance of `predict`."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        path = run_folder(trainer) / "provenance.json"
+        if trainer.is_global_zero and not path.exists():
+            write_atomic(path, json.dumps(describe_run(trainer), indent=2) + "\n")
+
+
+def describe_run(trainer: Trainer) -> dict[str, Any]:
+    """The content of `provenance.json`."""
+    data = getattr(trainer, "datamodule", None)
+    return {
+        "schema": SCHEMA,
+        "stage": trainer.state.fn.value if trainer.state.fn else None,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
+        "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+        "data_fingerprint": getattr(data, "fingerprint", None) if trainer.state.fn == TrainerFn.FITTING else None,
+        **git_state(Path(__file__).parent),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": [str(device) for device in _device_names(trainer)],
+        "precision": str(trainer.precision),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit of the framework's checkout and whether it has changes; nulls outside a checkout or without git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+def _device_names(trainer: Trainer) -> list[str]:
+    if trainer.strategy.root_device.type == "cuda":
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return [platform.processor() or platform.machine()] * trainer.world_size

@@ -1,0 +1,90 @@
+"""Results: the figures of a validation or test, as a table on the screen and as files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.table import Table
+
+from callbacks.run_folder import run_folder
+from datamodules.fingerprint import write_atomic
+
+if TYPE_CHECKING:
+    from lightning_modules.metrics import SRMetrics
+
+LABELS = {
+    "psnr_y": ("PSNR-Y [dB]", 2),
+    "ssim_y": ("SSIM-Y", 4),
+    "psnr_rgb": ("PSNR-RGB [dB]", 2),
+    "ssim_rgb": ("SSIM-RGB", 4),
+    "lpips": ("LPIPS (lower is better)", 4),
+    "dists": ("DISTS (lower is better)", 4),
+}
+"""Heading and decimals of each metric."""
+
+
+class Results(Callback):
+    """After `validate` and `test`: a table against bicubic, `results.json` (means) and `per_image.csv`.
+
+    Works with any module that has `validation_metrics` and `test_metrics` of type SRMetrics.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds out where to write."""
+        self._folder = run_folder(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports the `validate` command (validation during fit is logged only)."""
+        metrics: SRMetrics | None = getattr(pl_module, "validation_metrics", None)
+        if metrics is not None and trainer.state.fn == TrainerFn.VALIDATING:
+            self._report(trainer, metrics, "validation")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports the `test` command."""
+        metrics: SRMetrics | None = getattr(pl_module, "test_metrics", None)
+        if metrics is not None:
+            self._report(trainer, metrics, "test")
+
+    def _report(self, trainer: Trainer, metrics: SRMetrics, title: str) -> None:
+        means = metrics.compute()
+        if not trainer.is_global_zero or not means:
+            return
+        rows = metrics.rows()
+        sets = {name: {"images": sum(row["set"] == name for row in rows), **values} for name, values in means.items()}
+        protocol = str(rows[0]["protocol"])
+        write_atomic(self._folder / "results.json", json.dumps({"protocol": protocol, "sets": sets}, indent=2) + "\n")
+        metrics.write_csv(self._folder / "per_image.csv")
+        console = Console()
+        console.print(results_table(sets, title, protocol))
+        console.print(f"per image, pictures and provenance: {self._folder}", highlight=False, soft_wrap=True)
+
+
+def results_table(sets: dict[str, dict[str, float]], title: str, protocol: str) -> Table:
+    """A row per set; for each metric bicubic, SR and the difference.
+
+    Args:
+        sets: means by metric name, with the number of images under `images`.
+        title: above the table.
+        protocol: below the table.
+    """
+    table = Table(title=title, caption=protocol, title_justify="left", caption_justify="left")
+    table.add_column("set")
+    table.add_column("images", justify="right")
+    metrics = [name for name in LABELS if any(name in values for values in sets.values())]
+    for metric in metrics:
+        for column in (f"{LABELS[metric][0]}\nbicubic", "\nSR", "\ngain"):
+            table.add_column(column, justify="right")
+    for name, values in sets.items():
+        cells = [cell for metric in metrics for cell in _cells(values, metric)]
+        table.add_row(name, str(int(values["images"])), *cells)
+    return table
+
+
+def _cells(values: dict[str, float], metric: str) -> tuple[str, str, str]:
+    digits = LABELS[metric][1]
+    bicubic, sr = values[f"{metric}_bicubic"], values[metric]
+    return f"{bicubic:.{digits}f}", f"{sr:.{digits}f}", f"{sr - bicubic:+.{digits}f}"

@@ -1,0 +1,1 @@
+"""The command line: LightningCLI with a run folder, forced callbacks, and errors that people can read."""

@@ -1,0 +1,146 @@
+"""What every training datamodule shares: the stream of random crops, augmentation on the device, evaluation loaders."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from datamodules.augmentation import Compose, PairAugmentation, resolve
+from datamodules.benchmarks import Benchmarks
+from datamodules.crops import CropDataset
+from datamodules.evaluation import (
+    EvaluationSet,
+    ImagesToUpscale,
+    UpscaleInput,
+    evaluation_loader,
+)
+from datamodules.image_files import find_images
+from datamodules.loader import StreamLoader, StreamSampler
+from datamodules.pair import PairBatch
+from datamodules.paths import resolve_folder
+
+SCALES = (2, 3, 4)
+
+
+class SRDataModule(L.LightningDataModule):
+    """Base of the datamodules; a subclass says what to train on and what to validate on.
+
+    Args:
+        scale: integer factor between HR and LR: 2, 3 or 4.
+        patch_size: HR side of a training patch in pixels, a multiple of the scale.
+        batch_size: patches per process and step.
+        augmentation: name of a recipe (`none`, `plain`, `strong`) or a list of augmentations.
+        num_workers: processes that fetch patches; crops come from memory, so 0 is fast enough without a GPU.
+        seed: of crops and augmentations; null is the run's `seed_everything`.
+        benchmarks: the test sets.
+        predict_root: folder or file that `predict` upscales; null is the LR of the test sets' photographs.
+
+    Raises:
+        ValueError: when the patch size is not a positive multiple of the scale, or the scale is none of 2, 3, 4.
+    """
+
+    def __init__(
+        self,
+        scale: int = 4,
+        patch_size: int = 64,
+        batch_size: int = 16,
+        augmentation: str | list[PairAugmentation] = "plain",
+        num_workers: int = 0,
+        seed: int | None = None,
+        benchmarks: Benchmarks = Benchmarks(),  # noqa: B008
+        predict_root: str | None = None,
+    ) -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"data.scale is {scale}; expected one of {', '.join(map(str, SCALES))}")
+        if patch_size <= 0 or patch_size % scale:
+            raise ValueError(
+                f"data.patch_size is {patch_size}; expected a multiple of the scale {scale}, "
+                f"such as {max(1, patch_size // scale) * scale}"
+            )
+        self.scale = scale
+        self.patch_size = patch_size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.benchmarks = benchmarks
+        self.predict_root = predict_root
+        self._seed = seed
+        self._position = 0
+        self._stream: StreamSampler | None = None
+        self._augmentations = resolve(augmentation)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the sample stream."""
+        return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self._seed is None else self._seed
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 that identifies the training data's content."""
+
+    @abstractmethod
+    def training_patches(self) -> CropDataset:
+        """What training draws from; called after `setup`."""
+
+    @abstractmethod
+    def validation_images(self) -> EvaluationSet:
+        """What validation measures on; called after `setup`."""
+
+    def prepare_data(self) -> None:
+        """Fetches missing test sets where asked to."""
+        self.benchmarks.prepare()
+
+    def train_dataloader(self) -> StreamLoader:
+        """The endless stream of training batches, from the position that a checkpoint left it at."""
+        patches = self.training_patches()
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        self._stream = StreamSampler(patches, self.batch_size, self._position, world, rank)
+        return StreamLoader(patches, self._stream, self.num_workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running number of the next training sample."""
+        return {"position": self._stream.position if self._stream else self._position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lets training continue where `state_dict` was taken."""
+        self._position = state_dict["position"]
+
+    def val_dataloader(self) -> DataLoader[PairBatch]:
+        """Whole validation images."""
+        return evaluation_loader(self.validation_images(), self.num_workers)
+
+    def test_dataloader(self) -> list[DataLoader[PairBatch]]:
+        """One loader per test set."""
+        return [evaluation_loader(images, self.num_workers) for images in self.benchmarks.open(self.scale)]
+
+    def predict_dataloader(self) -> DataLoader[UpscaleInput]:
+        """Images to upscale, one per batch.
+
+        Raises:
+            FileNotFoundError: when `predict_root` is not there or holds no image.
+            ValueError: when it is not set.
+        """
+        if self.predict_root is None:
+            raise ValueError("predict needs images to upscale: add --data.init_args.predict_root FILE_OR_FOLDER")
+        path = Path(self.predict_root).expanduser()
+        if path.is_file():
+            images = ImagesToUpscale(path.parent, [path])
+        else:
+            root = resolve_folder(self.predict_root, "data.predict_root")
+            images = ImagesToUpscale(root, find_images(root).images)
+        return DataLoader(images, batch_size=None, num_workers=self.num_workers)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Makes pixels floats on the device and, in training, augments the pair there."""
+        if not isinstance(batch, PairBatch):
+            return batch
+        batch = batch.to_float()
+        if self.trainer is not None and self.trainer.training:
+            return Compose(self._augmentations, self.seed)(batch)
+        return batch

@@ -1,0 +1,136 @@
+"""Random crops in register from a patch store, addressed by the running number of the sample.
+
+Which image, where in it: everything about sample n follows from (seed, n) alone. No generator state exists, so the
+stream is the same for any number of workers and processes, and a resumed run continues it exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datamodules.augmentation.counter_rng import uniform
+from datamodules.pair import PairBatch
+from datamodules.patch_store import PatchStore
+
+RELEASE_EVERY = 256
+"""Fetches between two returns of mapped pages: rare enough to cost nothing, often enough to keep memory flat."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle that crops are drawn from: image number in the store, then HR pixels, multiples of the scale."""
+
+    image: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def whole_images(store: PatchStore, images: Sequence[int]) -> list[Window]:
+    """One window per image, as large as the image."""
+    return [Window(image, 0, 0, *store.index.sizes[image]) for image in images]
+
+
+def sub_images(store: PatchStore, images: Sequence[int], side: int) -> list[Window]:
+    """Overlapping square windows at a stride of half their side, the last of each row and column moved inwards.
+
+    Args:
+        store: where the images lie.
+        images: image numbers.
+        side: HR pixels, a multiple of the scale; an image with a shorter side gets windows cut to fit.
+    """
+    step = side // 2 - side // 2 % store.index.scale
+    windows = []
+    for image in images:
+        height, width = store.index.sizes[image]
+        corners = itertools.product(_starts(height, side, step), _starts(width, side, step))
+        windows += [Window(image, top, left, min(side, height), min(side, width)) for top, left in corners]
+    return windows
+
+
+def _starts(length: int, side: int, step: int) -> list[int]:
+    last = max(length - side, 0)
+    return [*range(0, last, step), last]
+
+
+class CropDataset(Dataset[PairBatch]):
+    """Patches cropped at random places of windows, large windows the more often.
+
+    An epoch has as many samples as patches fit into the windows side by side, and every region gets its share of them.
+
+    Args:
+        store: pixels.
+        windows: where crops may lie; none smaller than a patch.
+        patch_size: HR side in pixels, a multiple of the store's scale.
+        seed: of the whole stream.
+    """
+
+    def __init__(self, store: PatchStore, windows: Sequence[Window], patch_size: int, seed: int) -> None:
+        self.store = store
+        self.windows = list(windows)
+        self.patch_size = patch_size
+        self.seed = seed
+        areas = np.array([window.height * window.width for window in self.windows], dtype=np.float64)
+        self._bounds = torch.from_numpy(np.cumsum(areas) / areas.sum())
+        self._length = max(1, int(areas.sum()) // patch_size**2)
+        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        self._fetches = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> PairBatch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> PairBatch:
+        """The batch of samples with these running numbers: uint8 (B, 3, patch, patch) and its LR."""
+        numbers = torch.as_tensor(indices, dtype=torch.int64)
+        places = self._places(numbers)
+        scale, side = self.store.index.scale, self.patch_size
+        hr = np.empty((len(places), side, side, 3), dtype=np.uint8)
+        lr = np.empty((len(places), side // scale, side // scale, 3), dtype=np.uint8)
+        for row, (image, top, left) in enumerate(places):
+            hr[row] = self.store.hr(image)[top : top + side, left : left + side]
+            low = slice(top // scale, (top + side) // scale), slice(left // scale, (left + side) // scale)
+            lr[row] = self.store.lr(image)[low]
+        self._fetches += 1
+        if self._fetches % RELEASE_EVERY == 0:
+            self.store.release()
+        return PairBatch(_channels_first(lr), _channels_first(hr), numbers)
+
+    def _places(self, numbers: torch.Tensor) -> list[tuple[int, int, int]]:
+        """Image, top and left (HR pixels, multiples of the scale) of each sample."""
+        draws = uniform(self.seed, "crop", numbers, 3)
+        position = (self._slots(numbers) + draws[:, 0]) / self._length
+        chosen = torch.searchsorted(self._bounds, position.clamp(max=1 - 1e-12), right=True)
+        places = []
+        for window, (_, down, right) in zip(
+            chosen.clamp(max=len(self.windows) - 1).tolist(), draws.tolist(), strict=True
+        ):
+            area, scale = self.windows[window], self.store.index.scale
+            top = area.top + int(down * ((area.height - self.patch_size) // scale + 1)) * scale
+            left = area.left + int(right * ((area.width - self.patch_size) // scale + 1)) * scale
+            places.append((area.image, top, left))
+        return places
+
+    def _slots(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Position of each sample in its epoch's permutation, so that an epoch covers all windows evenly."""
+        slots = torch.empty(len(numbers), dtype=torch.float64)
+        for epoch in (numbers // self._length).unique().tolist():
+            if self._order[0] != epoch:
+                span = torch.arange(self._length) + epoch * self._length
+                self._order = (epoch, uniform(self.seed, "order", span).reshape(-1).argsort(stable=True))
+            here = numbers // self._length == epoch
+            slots[here] = self._order[1][numbers[here] % self._length].double()
+        return slots
+
+
+def _channels_first(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))

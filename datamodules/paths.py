@@ -1,0 +1,72 @@
+"""Where photographs, benchmark sets and caches lie."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+EMBEDDED = "embedded"
+"""Name of the data root that needs no files: photographs inside the scikit-image and scikit-learn wheels."""
+
+EMBEDDED_TRAIN = (
+    "skimage/data/coffee.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/motorcycle_right.png",
+    "skimage/data/retina.jpg",
+    "skimage/data/rocket.jpg",
+    "skimage/data/astronaut.png",
+    "sklearn/datasets/images/flower.jpg",
+)
+EMBEDDED_TEST = ("skimage/data/chelsea.png", "sklearn/datasets/images/china.jpg")
+
+
+def embedded_photographs(names: tuple[str, ...]) -> list[Path]:
+    """Paths of photographs that installed wheels carry, found without importing the packages.
+
+    Raises:
+        FileNotFoundError: when a package no longer ships one of them.
+    """
+    paths = []
+    for name in names:
+        package, _, rest = name.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise FileNotFoundError(
+                f"{package} is not installed; it carries the embedded photographs: pip install -e ."
+            )
+        path = Path(spec.submodule_search_locations[0]) / rest
+        if not path.is_file():
+            raise FileNotFoundError(f"{package} carries no {rest}; set --data.root to a folder of photographs instead")
+        paths.append(path)
+    return paths
+
+
+def resolve_folder(name: str, key: str) -> Path:
+    """A folder as given, or below $SRDISTILL_DATA, so that one YAML serves machines that keep data in other places.
+
+    Args:
+        name: absolute or relative path.
+        key: configuration key that named it, for the error.
+
+    Raises:
+        FileNotFoundError: when neither exists.
+    """
+    candidates = [Path(name).expanduser()]
+    if os.environ.get("SRDISTILL_DATA"):
+        candidates.append(Path(os.environ["SRDISTILL_DATA"]) / name)
+    for path in candidates:
+        if path.is_dir():
+            return path
+    looked = " or ".join(str(path) for path in candidates)
+    raise FileNotFoundError(
+        f"{key}: no folder {looked}; name an existing folder of images, or set SRDISTILL_DATA to the folder it lies in"
+    )
+
+
+def cache_folder(given: str | None) -> Path:
+    """`given`, else $SRDISTILL_CACHE, else the user's cache folder."""
+    if given or os.environ.get("SRDISTILL_CACHE"):
+        return Path(given or os.environ["SRDISTILL_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "srdistill"

@@ -1,0 +1,5 @@
+"""Losses: small modules and pure functions, selected from YAML."""
+
+from lightning_modules.losses.pixel import L1, MSE, Charbonnier, FFTLoss, PixelLoss
+
+__all__ = ["L1", "MSE", "Charbonnier", "FFTLoss", "PixelLoss"]

@@ -1,0 +1,232 @@
+"""SuperResolution: trains, evaluates and upscales with any SR network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from datamodules.bicubic import upscale as bicubic_upscale
+from datamodules.evaluation import EvaluationSet, UpscaleInput
+from datamodules.pair import PairBatch
+from lightning_modules.losses.pixel import L1, PixelLoss
+from lightning_modules.metrics import SRMetrics
+from lightning_modules.networks import NetworkSpec, build_network, check_spec, load_weights
+from lightning_modules.schedule import build_scheduler, signature, take_over
+from lightning_modules.upscaling import upscale
+
+DEFAULT_NETWORK = NetworkSpec("EDSR")
+
+
+class SuperResolution(L.LightningModule):
+    """Any SR network with its loss, optimiser, evaluation protocol and way of upscaling.
+
+    The network is built when the run starts, because the scale comes from the data. Checkpoints keep its weights under
+    `network.`, and plain values only; `weights.safetensors` of the run folder has bare keys.
+
+    Args:
+        network: architecture and options; the scale is filled in.
+        scale: integer factor; null takes it from the datamodule, another value than the datamodule's is refused.
+        loss: between SR and HR; null is L1.
+        optimizer: any torch optimiser.
+        lr_scheduler: any torch scheduler, stepped as `lr_interval` says; null keeps the learning rate. A length left
+            open (`total_steps: null`, `T_max: -1`, `total_iters: -1`) is the run's number of optimiser steps.
+        lr_interval: `step` or `epoch`.
+        init_from: weights to start from, a .safetensors or checkpoint file (not the same as resuming: no optimiser
+            state, step 0).
+        compile: compile the network in place, so that no key gets a prefix.
+        channels_last: memory layout that convolutions are faster in.
+        protocol: of PSNR and SSIM: `basicsr` or `matlab` (Y rounded to uint8); see `metrics.Protocol`.
+        lpips: also report LPIPS in tests (needs AlexNet weights).
+        dists: also report DISTS in tests (needs VGG-16 weights).
+        tile: LR side of tiles in pixels for test and predict; null does each image in one piece.
+        tile_overlap: LR pixels that neighbouring tiles share, blended by a linear ramp.
+        self_ensemble: mean over the eight flips and rotations in test and predict.
+
+    Raises:
+        ValueError: for an unknown architecture or option, or a scale that is not the datamodule's.
+    """
+
+    def __init__(
+        self,
+        network: NetworkSpec = DEFAULT_NETWORK,
+        scale: int | None = None,
+        loss: PixelLoss | None = None,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: str = "step",
+        init_from: str | None = None,
+        compile: bool = False,  # noqa: A002  # the key that users know
+        channels_last: bool = False,
+        protocol: str = "basicsr",
+        lpips: bool = False,
+        dists: bool = False,
+        tile: int | None = None,
+        tile_overlap: int = 16,
+        self_ensemble: bool = False,
+    ) -> None:
+        super().__init__()
+        self.spec = NetworkSpec(**network) if isinstance(network, dict) else network
+        check_spec(self.spec)
+        self.scale = scale
+        self.loss = loss or L1()
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.init_from = init_from
+        self.compile_network = compile
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.tiling: dict[str, Any] = {"tile": tile, "overlap": tile_overlap, "self_ensemble": self_ensemble}
+        self.validation_metrics = SRMetrics(protocol)
+        self.test_metrics = SRMetrics(protocol, lpips=lpips, dists=dists)
+        self.network: nn.Module | None = None
+        self.save_hyperparameters({"network": dataclasses.asdict(self.spec), "scale": scale})
+
+    def configure_model(self) -> None:
+        """Builds the network for the data's scale, and loads `init_from`."""
+        if self.network is not None:
+            return
+        self.scale = self._agreed_scale()
+        self.hparams["scale"] = self.scale
+        self.network = build_network(self.spec, self.scale).to(memory_format=self.memory_format)
+        if self.init_from is not None:
+            load_weights(self.network, Path(self.init_from))
+        if self.compile_network:
+            self.network.compile()
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """SR of LR images: float in [0, 1], (B, 3, H, W) -> (B, 3, scale * H, scale * W), not clipped."""
+        assert self.network is not None
+        sr: Tensor = self.network(lr.contiguous(memory_format=self.memory_format))
+        return sr
+
+    def upscale(self, lr: Tensor) -> Tensor:
+        """SR as in test and predict: tiled and self-ensembled as set, clipped to [0, 1], float32."""
+        assert self.scale is not None
+        return upscale(self, lr, self.scale, **self.tiling).float().clamp(0, 1)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        loss: Tensor = self.loss(self(batch.lr), batch.hr)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Measures whole validation images; returns their SR for callbacks to draw."""
+        assert self.trainer.val_dataloaders is not None
+        return self._measure(self.validation_metrics, self.trainer.val_dataloaders, batch, dataloader_idx)
+
+    def test_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Measures whole test images; returns their SR for callbacks to draw."""
+        assert self.trainer.test_dataloaders is not None
+        return self._measure(self.test_metrics, self.trainer.test_dataloaders, batch, dataloader_idx)
+
+    def predict_step(self, batch: UpscaleInput, batch_idx: int) -> Tensor:
+        """SR of one image; the prediction writer saves it."""
+        return self.upscale(batch.lr)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last epoch's images."""
+        self.validation_metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the last test's images."""
+        self.test_metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/psnr_y` and the like; with several sets, `val/Set5/psnr_y`."""
+        means = self.validation_metrics.compute()
+        for name, values in means.items():
+            self._log_means("val" if len(means) == 1 else f"val/{name}", values)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs `test/Set5/psnr_y` and the like."""
+        for name, values in self.test_metrics.compute().items():
+            self._log_means(f"test/{name}", values)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimiser over the trainable parameters, with its scheduler."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = build_scheduler(self.lr_scheduler, optimizer, self.trainer)
+        monitor = getattr(scheduler, "monitor", None)
+        config = {"scheduler": scheduler, "interval": self.lr_interval, "monitor": monitor}
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what tells at resume whether optimiser and schedule are still the same."""
+        checkpoint["schedule"] = signature(*self._fresh_schedule())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of another network, and lets the command line win over its learning rate.
+
+        Raises:
+            ValueError: when network or scale are not the checkpoint's.
+            ScheduleError: when the optimiser cannot take over.
+        """
+        self._refuse_another_network(checkpoint["hyper_parameters"])
+        if self.trainer_or_none is not None and self.trainer.training and "schedule" in checkpoint:
+            fresh = self._fresh_schedule()
+            if signature(*fresh) != checkpoint["schedule"]:
+                take_over(checkpoint, *fresh)
+
+    @property
+    def trainer_or_none(self) -> L.Trainer | None:
+        """The Trainer, if one is attached."""
+        return self._trainer if isinstance(self._trainer, L.Trainer) else None
+
+    def _measure(
+        self, metrics: SRMetrics, loaders: DataLoader | list[DataLoader], batch: PairBatch, dataloader_idx: int
+    ) -> Tensor:
+        loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+        images = loader.dataset
+        assert isinstance(images, EvaluationSet)
+        sr = self.upscale(batch.lr)
+        bicubic = bicubic_upscale(batch.lr, batch.scale).clamp(0, 1)
+        names = [images.names[index] for index in batch.index.tolist()]
+        outputs = {"": sr, "_bicubic": bicubic}
+        metrics.update(images.name, names, batch.index, outputs, hr=batch.hr, scale=batch.scale)
+        return sr
+
+    def _log_means(self, prefix: str, values: dict[str, float]) -> None:
+        for metric, value in values.items():
+            bar = metric in ("psnr_y", "psnr_rgb")
+            self.log(f"{prefix}/{metric}", torch.tensor(value, dtype=torch.float64), prog_bar=bar, rank_zero_only=False)
+
+    def _agreed_scale(self) -> int:
+        trainer = self.trainer_or_none
+        of_data = getattr(getattr(trainer, "datamodule", None), "scale", None)
+        if self.scale is None and of_data is None:
+            raise ValueError("the scale is not known: use a datamodule with a scale, or set model.init_args.scale")
+        if None not in (self.scale, of_data) and self.scale != of_data:
+            raise ValueError(
+                f"model.init_args.scale is {self.scale} but data.init_args.scale is {of_data}; "
+                "set data.init_args.scale only, the model takes it from there"
+            )
+        scale = of_data if self.scale is None else self.scale
+        assert scale is not None
+        return scale
+
+    def _refuse_another_network(self, saved: dict[str, Any]) -> None:
+        mine = {"network": dataclasses.asdict(self.spec), "scale": self.scale}
+        for key, value in mine.items():
+            if key in saved and saved[key] not in (value, None):
+                raise ValueError(
+                    f"the checkpoint holds {key} {saved[key]}, but the configuration asks for {value}; "
+                    "give the --config files that it was trained with"
+                )
+
+    def _fresh_schedule(self) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
+        made: Any = self.configure_optimizers()
+        if isinstance(made, torch.optim.Optimizer):
+            return made, None
+        return made["optimizer"], made["lr_scheduler"]["scheduler"]

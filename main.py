@@ -1,0 +1,50 @@
+"""The command line of srdistill: `python main.py fit|validate|test|predict --config configs/....yaml`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cli.app import SRDistillCLI
+
+HELP = """\
+usage: python main.py {fit,validate,test,predict} [--config FILE ...] [--KEY VALUE ...]
+
+Train super-resolution networks on a fraction of the data, and compare fairly.
+
+  fit        train; --ckpt_path last resumes the experiment's newest run exactly
+  validate   measure on the validation images     (needs --ckpt_path last|best|FILE)
+  test       measure on the test sets, with table (needs --ckpt_path last|best|FILE)
+  predict    upscale images or folders            (needs --ckpt_path last|best|FILE)
+
+  python main.py fit --help                   options; --data.help RealImages shows a class's own
+  python main.py fit --config A --print_config   the resolved configuration
+
+Several --config files compose, later ones win, --KEY VALUE wins over all of them.
+Start here: python main.py fit --config configs/quickstart.yaml"""
+
+
+def main(args: list[str] | None = None) -> SRDistillCLI | None:
+    """Runs one command.
+
+    Args:
+        args: command line without the program's name; null takes the process's own.
+
+    Returns:
+        The CLI with its `trainer`, `model` and `datamodule`; nothing when only help was asked for.
+    """
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)  # noqa: T201
+        return None
+    from cli.app import run  # after the help: importing lightning takes seconds
+
+    return run(args)
+
+
+if __name__ == "__main__":
+    from cli.errors import exit_with_message
+
+    with exit_with_message():
+        main()
