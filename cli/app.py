@@ -93,12 +93,12 @@ class SRDistillCLI(LightningCLI):
         run = RunSettings(**settings.run)
         if self._given_checkpoint is not None:
             settings["ckpt_path"] = find_checkpoint(self._given_checkpoint, run)
-            settings["weights_only"] = True  # never unpickle
         elif stage in NEEDS_WEIGHTS and not settings.model.get("init_args", {}).get("init_from"):
             raise ValueError(
                 f"{stage} needs trained weights: add --ckpt_path last (or best, or a file), "
                 "or --model.init_args.init_from WEIGHTS.safetensors"
             )
+        settings["weights_only"] = True  # never unpickle
         if stage in ("validate", "test"):
             settings["verbose"] = False  # the Results callback has the better table
         self.run_dir = reserve(run, stage)

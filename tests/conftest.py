@@ -9,6 +9,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.setdefault("WANDB_MODE", "disabled")
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def data_root() -> Path:
     if not os.environ.get("SRDISTILL_DATA"):
         pytest.skip("SRDISTILL_DATA is not set")
     return Path(os.environ["SRDISTILL_DATA"])
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of one test never meet those of another, or the user's."""
+    monkeypatch.setenv("SRDISTILL_CACHE", str(tmp_path / "cache"))

@@ -37,15 +37,21 @@ def resolve(augmentation: str | list[PairAugmentation]) -> list[PairAugmentation
         A new list, for `Compose`.
 
     Raises:
-        ValueError: when there is no recipe of that name; the message gives the nearest one and all of them.
+        ValueError: when it is neither; the message gives the nearest recipe and all of them.
     """
-    if not isinstance(augmentation, str):
+    if isinstance(augmentation, list):
         return list(augmentation)
     if augmentation not in RECIPES:
-        nearest = difflib.get_close_matches(augmentation, RECIPES, n=1)
-        hint = f"did you mean '{nearest[0]}'? " if nearest else ""
         raise ValueError(
-            f"no augmentation recipe is called '{augmentation}': {hint}Choose one of {', '.join(RECIPES)}, "
-            "or give a list of augmentations such as [{class_path: RandomFlip}]"
+            f"augmentation is {augmentation!r}{_hint(str(augmentation))}; expected one of {', '.join(RECIPES)}, "
+            "or a list such as [RandomFlip, Mixup]"
         )
     return RECIPES[augmentation]()
+
+
+def _hint(name: str) -> str:
+    # jsonargparse hands over a list it cannot build as the text it is, since the type allows a str.
+    if name.startswith(("[", "{")):
+        return ", which is no list of known augmentations with options that they have"
+    nearest = difflib.get_close_matches(name, RECIPES, n=1)
+    return f", did you mean {nearest[0]!r}?" if nearest else ""

@@ -42,7 +42,7 @@ def test_uniform_equals_plain_integers(seed, stream):
 
 
 def test_golden_values():
-    # Computed by plain integers as above; fixed for ever: a change would make a resumed run differ from the one it continues.
+    # Computed with plain integers. Fixed for ever: after a change, resumed runs would differ from what they continue.
     words = uniform(7, "apply", torch.tensor([0, 1, 2**40]), count=2) * 2**24
     assert words.long().tolist() == [[7062273, 5851694], [6387222, 13947272], [7165646, 15697141]]
 
