@@ -34,7 +34,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datamodules.bicubic import downscale  # noqa: E402
+from datamodules.bicubic import downscale
 
 SCALE = 4
 PATCHES = 256
@@ -144,7 +144,7 @@ def measure(name: str, images: Images, rounds: int) -> dict[str, str | float]:
         **{f"{who}, MP/s": round(megapixels / spent, 2) for who, spent in best.items()},
         **{f"{who} / numpy": round(best["numpy"] / best[who], 1) for who in ours},
         "ours / numpy by taps": round(best["numpy by taps"] / best["ours"], 1),
-        "largest difference": max(int((lr[who] - lr["numpy"]).abs().max()) for who in ours),
+        "max diff": max(int((lr[who] - lr["numpy"]).abs().max()) for who in ours),
     }
 
 
@@ -152,7 +152,7 @@ def show(rows: list[dict[str, str | float]]) -> None:
     """Print the table."""
     table = Table(title=f"Exact bicubic, uint8 mode, x{SCALE} down, one thread: HR megapixels per second")
     for column in rows[0]:
-        table.add_column(column, justify="left" if column == "images" else "right")
+        table.add_column(column, justify="left" if column == "images" else "right", no_wrap=column == "images")
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)

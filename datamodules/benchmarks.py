@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules.evaluation import EvaluationSet, PairedFile, PairedFiles, evaluation_loader
 from datamodules.image_files import find_images
 from datamodules.pair import PairBatch
-from datamodules.paths import EMBEDDED_TEST, embedded_photographs, resolve_folder
+from datamodules.paths import EMBEDDED_TEST, data_folder, embedded_photographs, resolve_folder
 
 EMBEDDED_SET = "Embedded"
 
@@ -39,7 +38,7 @@ class Benchmarks:
     @property
     def folder(self) -> Path:
         """The root as a path; it need not exist yet."""
-        return Path(self.root or os.environ.get("SRDISTILL_DATA") or "data").expanduser()
+        return Path(self.root).expanduser() if self.root else data_folder()
 
     def prepare(self) -> None:
         """Fetches the sets that are missing, when `download` asks for it."""

@@ -26,7 +26,7 @@ from torch import Tensor
 Border = Literal["clamp", "mirror"]
 
 _BLOCK = 8  # outputs per banded matrix: fewer waste calls, more waste multiplications by zero
-_TILE = {"cpu": 1 << 19}  # elements worked on at a time in uint8 mode, to stay in a CPU's cache
+_TILE = {"cpu": 1 << 20}  # elements worked on at a time in uint8 mode, to stay in a CPU's cache
 _TILE_ELSEWHERE = 1 << 26  # other devices: only to bound memory
 _NAMED_DENOMINATORS = 10_000  # a float within rounding of such a fraction (1/3, 0.3) is meant to be that fraction
 

@@ -43,8 +43,13 @@ def embedded_photographs(names: tuple[str, ...]) -> list[Path]:
     return paths
 
 
+def data_folder() -> Path:
+    """Where named sets lie and are fetched to: $SRDISTILL_DATA, else `data` in the current folder."""
+    return Path(os.environ.get("SRDISTILL_DATA") or "data").expanduser()
+
+
 def resolve_folder(name: str, key: str) -> Path:
-    """A folder as given, or below $SRDISTILL_DATA, so that one YAML serves machines that keep data in other places.
+    """A folder as given, or in the data folder, so that one YAML serves machines that keep data in other places.
 
     Args:
         name: absolute or relative path.
@@ -53,13 +58,11 @@ def resolve_folder(name: str, key: str) -> Path:
     Raises:
         FileNotFoundError: when neither exists.
     """
-    candidates = [Path(name).expanduser()]
-    if os.environ.get("SRDISTILL_DATA"):
-        candidates.append(Path(os.environ["SRDISTILL_DATA"]) / name)
+    candidates = [Path(name).expanduser(), data_folder() / name]
     for path in candidates:
         if path.is_dir():
             return path
-    looked = " or ".join(str(path) for path in candidates)
+    looked = " or ".join(dict.fromkeys(str(path) for path in candidates))
     raise FileNotFoundError(
         f"{key}: no folder {looked}; name an existing folder of images, or set SRDISTILL_DATA to the folder it lies in"
     )

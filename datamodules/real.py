@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -14,7 +15,7 @@ from datamodules.crops import CropDataset, Window, sub_images, whole_images
 from datamodules.evaluation import StoredImages
 from datamodules.image_files import find_images
 from datamodules.patch_store import PatchStore, Skipped, Source, open_store
-from datamodules.paths import EMBEDDED, EMBEDDED_TRAIN, cache_folder, embedded_photographs, resolve_folder
+from datamodules.paths import EMBEDDED, EMBEDDED_TRAIN, cache_folder, data_folder, embedded_photographs, resolve_folder
 
 SHOWN = 100
 
@@ -24,6 +25,7 @@ class RealImages(SRDataModule):
 
     Args:
         root: folder of images, searched recursively; "embedded" is photographs that installed wheels carry.
+        download: fetch the root when it is the name of a public set, such as DIV2K_train_HR, and not there yet.
         validation: images held out for validation: a share below 1 or a number of images.
         split_seed: chooses them by name, so the split stays when other images come and go.
         sub_image: side in HR pixels of overlapping squares that crops are drawn from; null draws from whole images.
@@ -39,6 +41,7 @@ class RealImages(SRDataModule):
     def __init__(
         self,
         root: str = EMBEDDED,
+        download: bool = False,
         validation: float = 0.1,
         split_seed: int = 0,
         sub_image: int | None = None,
@@ -55,6 +58,7 @@ class RealImages(SRDataModule):
                 f"at least the patch size {self.patch_size}"
             )
         self.root = root
+        self.download = download
         self.validation = validation
         self.split_seed = split_seed
         self.sub_image = sub_image
@@ -77,6 +81,10 @@ class RealImages(SRDataModule):
     def prepare_data(self) -> None:
         """Builds the store, fetches missing test sets where asked to, and reports files that cannot be used."""
         super().prepare_data()
+        if self.download and not Path(self.root).expanduser().is_dir():
+            from datamodules.download import fetch
+
+            fetch(self.root, data_folder())
         skipped = self._skipped()
         if skipped and self.strict:
             raise ValueError(f"data.strict: {_summary(self.root, skipped)}")
