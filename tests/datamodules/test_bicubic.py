@@ -159,13 +159,14 @@ def test_a_plan_made_in_inference_mode_serves_training():
     assert x.grad is not None
 
 
-def test_autocast_and_reduced_matmul_precision_change_nothing():
+@pytest.mark.parametrize(("autocast", "precision"), [(True, "highest"), (False, "medium")])
+def test_autocast_and_reduced_matmul_precision_change_nothing(autocast, precision):
     x = torch.from_numpy(noise(3, 64, 64))
     expected, expected_uint8 = downscale(x.float(), 4), downscale(x, 4)
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(precision)
     try:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             resized, resized_uint8 = downscale(x.float(), 4), downscale(x, 4)
     finally:
         torch.set_float32_matmul_precision(before)

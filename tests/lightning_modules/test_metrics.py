@@ -46,9 +46,6 @@ def _constant(level: int, side: int = 16) -> Tensor:
     return torch.full((1, 3, side, side), level / 255)
 
 
-# Y channel ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("rgb", "luma"),
     [
@@ -66,9 +63,6 @@ def test_y_of_known_colours(rgb, luma):
 def test_y_is_bt601_by_its_definition():
     image = _uint8_images()[0]
     np.testing.assert_allclose(rgb_to_y(image)[0].numpy(), _numpy_y(image), atol=1e-10)
-
-
-# PSNR and SSIM -----------------------------------------------------------------------------
 
 
 def test_psnr_is_the_formula_on_y():
@@ -108,8 +102,7 @@ def test_ssim_is_torchmetrics_valid_region():
 
     hr = _uint8_images()
     sr = _noisy(hr)
-    planes = rgb_to_y(sr), rgb_to_y(hr)
-    _, full = structural_similarity_index_measure(*planes, data_range=255.0, return_full_image=True)
+    _, full = structural_similarity_index_measure(rgb_to_y(sr), rgb_to_y(hr), data_range=255.0, return_full_image=True)
     assert ssim(sr, hr, 4, WHOLE_Y).item() == pytest.approx(full[..., 5:-5, 5:-5].mean().item(), abs=1e-6)
 
 
@@ -187,9 +180,6 @@ def test_errors_name_the_sizes():
 def test_protocol_describes_itself(protocol, scale, line):
     assert protocol.describe(scale) == line
     assert str(protocol) == protocol.describe()
-
-
-# SRMetrics ---------------------------------------------------------------------------------
 
 
 def _update(measured: SRMetrics, sr: Tensor, hr: Tensor, index: list[int], name: str = "Set") -> None:
@@ -277,15 +267,6 @@ def test_csv_round_trip(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["per_image.csv"]
 
 
-def test_direction_of_every_metric():
-    assert HIGHER_IS_BETTER == {
-        "psnr_y": True, "ssim_y": True, "psnr_rgb": True, "ssim_rgb": True, "lpips": False, "dists": False
-    }  # fmt: skip
-
-
-# Distributed -------------------------------------------------------------------------------
-
-
 def _five_images() -> tuple[Tensor, Tensor]:
     hr = _uint8_images(5)
     return torch.cat([_noisy(hr[i : i + 1], 0.02 * (i + 1)) for i in range(5)]), hr
@@ -315,9 +296,6 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert first["share"] == 3  # 2 x 3 = 6: the sampler padded five images
     assert [row["index"] for row in first["rows"]] == list(range(5))
     assert first["means"]["Set"] == pytest.approx(alone.compute()["Set"], abs=1e-9)
-
-
-# LPIPS and DISTS ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -357,12 +335,12 @@ def test_perceptual_metrics_are_those_of_torchmetrics(backbones):
     assert [row["dists"] for row in measured.rows()] == pytest.approx(dists.tolist(), rel=1e-4)
     assert [row["lpips_bicubic"] for row in measured.rows()] == [0, 0]
     assert list(measured.compute()["Set"])[:4] == ["psnr_y", "ssim_y", "lpips", "dists"]
+    assert [HIGHER_IS_BETTER[name] for name in ("psnr_y", "ssim_y", "lpips", "dists")] == [True, True, False, False]
 
 
 def test_networks_stay_out_of_the_state_dict(backbones):
-    module = nn.Module()
+    module, hr = nn.Module(), _uint8_images(1, 64, 64)
     module.metrics = SRMetrics(lpips=True)
-    hr = _uint8_images(1, 64, 64)
     _update(module.metrics, hr, hr, [0])
     assert module.state_dict() == {}
     assert list(module.modules()) == [module]
@@ -385,9 +363,6 @@ def test_offline_error_says_which_file_and_where(name, file, monkeypatch, tmp_pa
     assert f"or leave {name} off" in message
     assert measured.rows() == []
     assert list(tmp_path.iterdir()) == []
-
-
-# Published figures -------------------------------------------------------------------------
 
 
 def _read(path: Path) -> Tensor:
