@@ -12,8 +12,8 @@ from torch import Tensor
 class PairBatch:
     """HR images or patches and their LR counterparts, in register.
 
-    Pixels are uint8 from the store to the device (a quarter of the traffic) and float32 in [0, 1] from
-    `SRDataModule.on_after_batch_transfer` on, where augmentations and networks meet them.
+    Pixels are float32 in [0, 1]; only training batches on their way to the device are uint8, a quarter of the traffic
+    (`SRDataModule.on_after_batch_transfer` makes them floats).
 
     Attributes:
         lr: (B, 3, H, W).
@@ -66,6 +66,6 @@ class PairBatch:
 
 
 def collate_pairs(samples: list[tuple[Tensor, Tensor, int]]) -> PairBatch:
-    """Stacks (lr, hr, index) samples into a batch."""
+    """Stacks (lr, hr, index) samples, uint8 (3, H, W), into a batch of floats."""
     lr, hr, index = zip(*samples, strict=True)
-    return PairBatch(torch.stack(lr), torch.stack(hr), torch.tensor(index))
+    return PairBatch(torch.stack(lr), torch.stack(hr), torch.tensor(index)).to_float()
