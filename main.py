@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cli.app import SRDistillCLI
 
+COMMANDS = ("fit", "validate", "test", "predict")
 HELP = """\
 usage: python main.py {fit,validate,test,predict} [--config FILE ...] [--KEY VALUE ...]
 
@@ -38,6 +41,13 @@ def main(args: list[str] | None = None) -> SRDistillCLI | None:
     if not args or args[0] in ("-h", "--help"):
         print(HELP)  # noqa: T201
         return None
+    if args[0] not in COMMANDS:
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else "see python main.py --help"
+        sys.exit(f"error: the first argument is '{args[0]}', expected one of {', '.join(COMMANDS)}; {hint}")
+    # Threads that spin while they wait make training collapse as soon as another process wants a core
+    # (benchmarks/threads.py); torch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cli.app import run  # after the help: importing lightning takes seconds
 
     return run(args)
