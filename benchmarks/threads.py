@@ -3,8 +3,8 @@
     python benchmarks/threads.py --out benchmarks/results/threads.json
 
 Run it from the root of the repository. `main.py` sets OMP_WAIT_POLICY=PASSIVE unless the environment says otherwise:
-spinning is faster on a machine of one's own (set ACTIVE there), and collapses as soon as somebody else wants a core. Each
-case is a fresh process with all cores as threads; the neighbour is a process that keeps one core busy.
+spinning is faster on a machine of one's own (set ACTIVE there), and collapses as soon as somebody else wants a core.
+Each case is a fresh process with all cores as threads; the neighbour is a process that keeps one core busy.
 """
 
 from __future__ import annotations

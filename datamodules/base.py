@@ -20,7 +20,7 @@ from datamodules.evaluation import (
     evaluation_loader,
 )
 from datamodules.image_files import find_images
-from datamodules.loader import StreamLoader, StreamSampler
+from datamodules.loader import StreamLoader, StreamSampler, repeating_loader
 from datamodules.pair import PairBatch
 from datamodules.paths import resolve_folder
 
@@ -38,10 +38,11 @@ class SRDataModule(L.LightningDataModule):
         num_workers: processes that fetch patches; crops come from memory, so 0 is fast enough without a GPU.
         seed: of crops and augmentations; null is the run's `seed_everything`.
         benchmarks: the test sets.
-        predict_root: folder or file that `predict` upscales; null is the LR of the test sets' photographs.
+        predict_root: folder or file that `predict` upscales.
 
     Raises:
-        ValueError: when the patch size is not a positive multiple of the scale, or the scale is none of 2, 3, 4.
+        ValueError: when the scale is none of 2, 3, 4, the patch size is not a positive multiple of it, or a number of
+            samples or workers makes no sense.
     """
 
     def __init__(
@@ -62,6 +63,11 @@ class SRDataModule(L.LightningDataModule):
             raise ValueError(
                 f"data.patch_size is {patch_size}; expected a multiple of the scale {scale}, "
                 f"such as {max(1, patch_size // scale) * scale}"
+            )
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"data.batch_size is {batch_size} and data.num_workers {num_workers}; "
+                "expected at least 1 patch and at least 0 workers"
             )
         self.scale = scale
         self.patch_size = patch_size
@@ -96,11 +102,13 @@ class SRDataModule(L.LightningDataModule):
         """Fetches missing test sets where asked to."""
         self.benchmarks.prepare()
 
-    def train_dataloader(self) -> StreamLoader:
+    def train_dataloader(self) -> DataLoader[PairBatch]:
         """The endless stream of training batches, from the position that a checkpoint left it at."""
         patches = self.training_patches()
+        if getattr(self.trainer, "overfit_batches", 0):
+            return repeating_loader(patches, self.batch_size)
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        self._stream = StreamSampler(patches, self.batch_size, self._position, world, rank)
+        self._stream = StreamSampler(patches, self.batch_size, self.state_dict()["position"], world, rank)
         return StreamLoader(patches, self._stream, self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,6 +118,7 @@ class SRDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lets training continue where `state_dict` was taken."""
         self._position = state_dict["position"]
+        self._stream = None
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Whole validation images."""

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules.evaluation import EvaluationSet, PairedFile, PairedFiles, evaluation_loader
 from datamodules.image_files import find_images
 from datamodules.pair import PairBatch
-from datamodules.paths import EMBEDDED_TEST, data_folder, embedded_photographs, resolve_folder
+from datamodules.paths import EMBEDDED_TEST, data_folder, embedded_photographs, find_folder
 
 EMBEDDED_SET = "Embedded"
 
@@ -20,12 +20,12 @@ EMBEDDED_SET = "Embedded"
 class Benchmarks:
     """Which test sets, and where they lie.
 
-    A set is a folder ROOT/NAME that holds `HR/` (or `HRx2/`, `HRx4/` where HR differs by scale) and optionally
-    `LRbicx4/` and the like; a folder of images alone is taken as HR, and its LR is made by exact bicubic.
+    A set is a folder ROOT/NAME that holds `HR/` (or `HRx2/`, `HRx4/` where HR differs by scale), or HR images directly,
+    and optionally `LRbicx4/` and the like; without one, LR is made from HR by exact bicubic.
 
     Attributes:
         sets: folder names; "Embedded" is two photographs that installed wheels carry.
-        root: folder of the sets; null is $SRDISTILL_DATA, else `data`.
+        root: folder of the sets, as it is or in the default; null is $SRDISTILL_DATA, else `data`.
         lr_files: read LR files where a set has them (otherwise LR is always made from HR).
         download: fetch missing public sets from their official addresses.
     """
@@ -38,7 +38,9 @@ class Benchmarks:
     @property
     def folder(self) -> Path:
         """The root as a path; it need not exist yet."""
-        return Path(self.root).expanduser() if self.root else data_folder()
+        if self.root is None:
+            return data_folder()
+        return find_folder(self.root) or Path(self.root).expanduser()
 
     def prepare(self) -> None:
         """Fetches the sets that are missing, when `download` asks for it."""
@@ -60,31 +62,55 @@ class Benchmarks:
         if name == EMBEDDED_SET:
             files = [PairedFile(path.name, path, None) for path in embedded_photographs(EMBEDDED_TEST)]
             return PairedFiles(name, files, scale)
-        folder = resolve_folder(str(self.folder / name), f"test set {name}")
-        hr_folder = next((folder / sub for sub in (f"HRx{scale}", "HR") if (folder / sub).is_dir()), folder)
+        folder = self.folder / name
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"test set {name}: no folder {folder}; put its images into {folder / 'HR'}, or name the folder that "
+                "holds the sets as data.benchmarks.root or SRDISTILL_DATA, or fetch public sets with "
+                "data.benchmarks.download: true"
+            )
+        hr_folder, hr = _hr_images(name, folder, scale)
         lr_folder = folder / f"LRbicx{scale}"
-        hr = find_images(hr_folder).images
-        if self.lr_files and hr_folder != folder and lr_folder.is_dir():
+        if self.lr_files and lr_folder.is_dir():
             return PairedFiles(name, pair_files(name, hr_folder, hr, lr_folder, scale), scale)
-        return PairedFiles(name, [PairedFile(path.name, path, None) for path in hr], scale)
+        return PairedFiles(name, [PairedFile(path.relative_to(hr_folder).as_posix(), path, None) for path in hr], scale)
+
+
+def _hr_images(name: str, folder: Path, scale: int) -> tuple[Path, list[Path]]:
+    """The folder that holds a set's HR, and the images."""
+    for hr_folder in (folder / f"HRx{scale}", folder / "HR"):
+        if hr_folder.is_dir():
+            return hr_folder, find_images(hr_folder).images
+    # Not those of sub-folders, which may be LR, or HR for other scales.
+    images = [path for path in find_images(folder).images if path.parent == folder]
+    if not images:
+        raise FileNotFoundError(f"test set {name}: {folder} holds no HR, no HRx{scale} and no images of its own")
+    return folder, images
 
 
 def pair_files(name: str, hr_folder: Path, hr: list[Path], lr_folder: Path, scale: int) -> list[PairedFile]:
-    """Finds the LR file of each HR file: the same stem, with or without `x{scale}` behind it.
+    """Finds the LR file of each HR file: the same path but for the suffix, with or without `x{scale}` before it.
 
     Raises:
         FileNotFoundError: when HR and LR files do not pair one to one.
     """
-    lr = {path.stem.removesuffix(f"x{scale}"): path for path in find_images(lr_folder).images}
-    missing = [path.name for path in hr if path.stem not in lr]
-    if missing or len(lr) != len(hr):
-        extra = sorted(set(lr) - {path.stem for path in hr})
+    lr = {_stem(path, lr_folder): path for path in find_images(lr_folder).images}
+    stems = {path: _stem(path, hr_folder) for path in hr}
+    pairs = {path: lr.get(stem) or lr.get(f"{stem}x{scale}") for path, stem in stems.items()}
+    missing = [stem for path, stem in stems.items() if pairs[path] is None]
+    used = set(pairs.values())
+    extra = [stem for stem, path in lr.items() if path not in used]
+    if missing or extra or len(set(stems.values())) < len(hr):
         raise FileNotFoundError(
             f"test set {name}: {len(hr)} HR images in {hr_folder} but {len(lr)} LR images in {lr_folder}; "
             f"without LR: {', '.join(missing[:3]) or 'none'}; without HR: {', '.join(extra[:3]) or 'none'}; "
-            f"expected STEM.png for each HR STEM.png (or STEMx{scale}.png); or set lr_files to false"
+            f"expected STEM.png (or STEMx{scale}.png) for each HR STEM.png; or set data.benchmarks.lr_files: false"
         )
-    return [PairedFile(path.name, path, lr[path.stem]) for path in hr]
+    return [PairedFile(path.relative_to(hr_folder).as_posix(), path, pairs[path]) for path in hr]
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 class BenchmarkImages(L.LightningDataModule):

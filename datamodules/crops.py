@@ -18,8 +18,8 @@ from datamodules.augmentation.counter_rng import uniform
 from datamodules.pair import PairBatch
 from datamodules.patch_store import PatchStore
 
-RELEASE_EVERY = 256
-"""Fetches between two returns of mapped pages: rare enough to cost nothing, often enough to keep memory flat."""
+ROUND = 1 << 20
+"""Most samples that are permuted at a time, so that an epoch of a huge folder takes neither memory nor a pause."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def sub_images(store: PatchStore, images: Sequence[int], side: int) -> list[Wind
         images: image numbers.
         side: HR pixels, a multiple of the scale; an image with a shorter side gets windows cut to fit.
     """
-    step = side // 2 - side // 2 % store.index.scale
+    step = max(store.index.scale, side // 2 - side // 2 % store.index.scale)
     windows = []
     for image in images:
         height, width = store.index.sizes[image]
@@ -63,7 +63,8 @@ def _starts(length: int, side: int, step: int) -> list[int]:
 class CropDataset(Dataset[PairBatch]):
     """Patches cropped at random places of windows, large windows the more often.
 
-    An epoch has as many samples as patches fit into the windows side by side, and every region gets its share of them.
+    An epoch has as many samples as patches fit into the windows side by side, and every window gets its share of them:
+    samples are stratified over the windows' area, in random order.
 
     Args:
         store: pixels.
@@ -80,8 +81,8 @@ class CropDataset(Dataset[PairBatch]):
         areas = np.array([window.height * window.width for window in self.windows], dtype=np.float64)
         self._bounds = torch.from_numpy(np.cumsum(areas) / areas.sum())
         self._length = max(1, int(areas.sum()) // patch_size**2)
+        self._round = min(self._length, ROUND)
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
-        self._fetches = 0
 
     def __len__(self) -> int:
         return self._length
@@ -100,15 +101,13 @@ class CropDataset(Dataset[PairBatch]):
             hr[row] = self.store.hr(image)[top : top + side, left : left + side]
             low = slice(top // scale, (top + side) // scale), slice(left // scale, (left + side) // scale)
             lr[row] = self.store.lr(image)[low]
-        self._fetches += 1
-        if self._fetches % RELEASE_EVERY == 0:
-            self.store.release()
+        self.store.release()
         return PairBatch(_channels_first(lr), _channels_first(hr), numbers)
 
     def _places(self, numbers: torch.Tensor) -> list[tuple[int, int, int]]:
         """Image, top and left (HR pixels, multiples of the scale) of each sample."""
         draws = uniform(self.seed, "crop", numbers, 3)
-        position = (self._slots(numbers) + draws[:, 0]) / self._length
+        position = (self._slots(numbers) + draws[:, 0]) / self._round
         chosen = torch.searchsorted(self._bounds, position.clamp(max=1 - 1e-12), right=True)
         places = []
         for window, (_, down, right) in zip(
@@ -121,14 +120,14 @@ class CropDataset(Dataset[PairBatch]):
         return places
 
     def _slots(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Position of each sample in its epoch's permutation, so that an epoch covers all windows evenly."""
+        """Position of each sample in its round's permutation; a round (mostly an epoch) covers all windows evenly."""
         slots = torch.empty(len(numbers), dtype=torch.float64)
-        for epoch in (numbers // self._length).unique().tolist():
-            if self._order[0] != epoch:
-                span = torch.arange(self._length) + epoch * self._length
-                self._order = (epoch, uniform(self.seed, "order", span).reshape(-1).argsort(stable=True))
-            here = numbers // self._length == epoch
-            slots[here] = self._order[1][numbers[here] % self._length].double()
+        for turn in (numbers // self._round).unique().tolist():
+            if self._order[0] != turn:
+                span = torch.arange(self._round) + turn * self._round
+                self._order = (turn, uniform(self.seed, "order", span).reshape(-1).argsort(stable=True))
+            here = numbers // self._round == turn
+            slots[here] = self._order[1][numbers[here] % self._round].double()
         return slots
 
 

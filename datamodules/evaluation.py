@@ -58,7 +58,9 @@ class StoredImages(EvaluationSet):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """See EvaluationSet."""
         image = self._images[index]
-        return self._store.lr(image).copy(), self._store.hr(image).copy()
+        lr, hr = self._store.lr(image).copy(), self._store.hr(image).copy()
+        self._store.release()
+        return lr, hr
 
 
 @dataclass(frozen=True)

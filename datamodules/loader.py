@@ -85,3 +85,8 @@ class StreamLoader(DataLoader[PairBatch]):
         for batch in super().__iter__():
             self.stream.position += self.stream.global_batch
             yield batch
+
+
+def repeating_loader(dataset: Dataset[PairBatch], batch_size: int) -> DataLoader[PairBatch]:
+    """The same batches in every epoch, for the Trainer's `overfit_batches`."""
+    return DataLoader(dataset, batch_size, collate_fn=_as_fetched)  # type: ignore[arg-type]

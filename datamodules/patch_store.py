@@ -13,11 +13,12 @@ import json
 import mmap
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +68,9 @@ class PatchStore:
 
     Args:
         folder: the store's folder.
+
+    Raises:
+        ValueError: when its files have lost bytes since they were written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,6 +86,10 @@ class PatchStore:
         areas = np.array([height * width for height, width in self.index.sizes], dtype=np.int64)
         self._offsets = 3 * np.concatenate([[0], np.cumsum(areas)])
         self._maps: dict[str, mmap.mmap] = {}
+        whole = int(self._offsets[-1])
+        expected = {"hr.u8": whole, "lr.u8": whole // self.index.scale**2}
+        if any((folder / name).stat().st_size != size for name, size in expected.items()):
+            raise ValueError(f"{folder}: damaged store of decoded photographs; delete this folder and run again")
 
     def __len__(self) -> int:
         return len(self.index.names)
@@ -117,29 +125,51 @@ def open_store(sources: Sequence[Source], scale: int, cache: Path) -> PatchStore
     """The store of these photographs at this scale; built, with a progress bar, when the cache does not hold it.
 
     Safe when several processes ask at once: one builds, the others wait. A build that was killed leaves only a
-    temporary folder, which a later build removes.
+    temporary folder, which the next build of the same store removes.
 
     Args:
         sources: photographs; unreadable or too small ones are recorded in the index, not raised.
         scale: integer factor between HR and LR.
         cache: folder that stores live in.
+
+    Raises:
+        OSError: when the cache cannot be written or is full.
+        ValueError: when the store in the cache is damaged.
     """
-    memo = hashlib.sha256("\n".join(str(source.path) for source in sources).encode()).hexdigest()[:16]
-    digests = digest_files([source.path for source in sources], cache / "digests" / f"{memo}.json")
+    try:
+        return PatchStore(_ready(sources, scale, cache))
+    except OSError as error:
+        raise OSError(
+            f"cannot keep decoded photographs in {cache} ({error.strerror or error}); "
+            "name a writable folder with enough space as data.cache_dir or in SRDISTILL_CACHE"
+        ) from error
+
+
+def _ready(sources: Sequence[Source], scale: int, cache: Path) -> Path:
+    """Folder of the store, complete."""
+    memo = _key([str(source.path) for source in sources])
+    digests = digest_files([source.path for source in sources], cache / "digests" / f"{memo[:16]}.json")
     content = [[source.name, digest] for source, digest in zip(sources, digests, strict=True)]
-    fingerprint = hashlib.sha256(json.dumps([FORMAT, scale, content]).encode()).hexdigest()
-    folder = cache / "stores" / fingerprint[:32]
+    fingerprint = _key([FORMAT, scale, content])
+    # With this optional package more TIFF files can be read: installing it must not leave the old store in use.
+    folder = cache / "stores" / (fingerprint[:32] + ("-codecs" if find_spec("imagecodecs") else ""))
     if not (folder / "index.json").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
                 _build(sources, StoreIndex(scale, fingerprint), folder)
-    return PatchStore(folder)
+    return folder
+
+
+def _key(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _build(sources: Sequence[Source], index: StoreIndex, folder: Path) -> None:
-    _remove_stale(folder.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    prefix = f".building-{folder.name}."
+    _remove_leftovers(folder.parent, prefix)
+    temporary = folder.with_name(prefix + uuid.uuid4().hex[:8])
+    temporary.mkdir()
     try:
         with (temporary / "hr.u8").open("wb") as hr, (temporary / "lr.u8").open("wb") as lr:
             _write_pixels(sources, index, hr, lr)
@@ -153,9 +183,10 @@ def _build(sources: Sequence[Source], index: StoreIndex, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_stale(parent: Path) -> None:
+def _remove_leftovers(parent: Path, own: str) -> None:
+    """Of builds that were killed: those of the same store, whose lock is held, and old ones of others."""
     for leftover in parent.glob(".building-*"):
-        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+        if leftover.name.startswith(own) or time.time() - leftover.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

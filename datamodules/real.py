@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.base import SRDataModule
@@ -15,7 +16,15 @@ from datamodules.crops import CropDataset, Window, sub_images, whole_images
 from datamodules.evaluation import StoredImages
 from datamodules.image_files import find_images
 from datamodules.patch_store import PatchStore, Skipped, Source, open_store
-from datamodules.paths import EMBEDDED, EMBEDDED_TRAIN, cache_folder, data_folder, embedded_photographs, resolve_folder
+from datamodules.paths import (
+    EMBEDDED,
+    EMBEDDED_TRAIN,
+    cache_folder,
+    data_folder,
+    embedded_photographs,
+    find_folder,
+    resolve_folder,
+)
 
 SHOWN = 100
 
@@ -27,7 +36,7 @@ class RealImages(SRDataModule):
         root: folder of images, searched recursively; "embedded" is photographs that installed wheels carry.
         download: fetch the root when it is the name of a public set, such as DIV2K_train_HR, and not there yet.
         validation: images held out for validation: a share below 1 or a number of images.
-        split_seed: chooses them by name, so the split stays when other images come and go.
+        split_seed: chooses them by name: when other images come and go, an image changes sides only to make room.
         sub_image: side in HR pixels of overlapping squares that crops are drawn from; null draws from whole images.
         strict: stop when a file cannot be used, instead of leaving it out with a summary.
         cache_dir: folder of stores; null is $SRDISTILL_CACHE or the user's cache folder.
@@ -50,7 +59,7 @@ class RealImages(SRDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if validation <= 0:
+        if validation <= 0 or (validation > 1 and validation % 1):
             raise ValueError(f"data.validation is {validation}; expected a share in (0, 1) or a number of images")
         if sub_image is not None and (sub_image < self.patch_size or sub_image % self.scale):
             raise ValueError(
@@ -64,14 +73,11 @@ class RealImages(SRDataModule):
         self.sub_image = sub_image
         self.strict = strict
         self.cache = cache_folder(cache_dir)
-        self._store: PatchStore | None = None
 
-    @property
+    @cached_property
     def store(self) -> PatchStore:
         """The decoded photographs; opened (and built when need be) on first use."""
-        if self._store is None:
-            self._store = open_store(self._sources()[0], self.scale, self.cache)
-        return self._store
+        return open_store(self._files[0], self.scale, self.cache)
 
     @property
     def fingerprint(self) -> str:
@@ -79,22 +85,33 @@ class RealImages(SRDataModule):
         return self.store.index.fingerprint
 
     def prepare_data(self) -> None:
-        """Builds the store, fetches missing test sets where asked to, and reports files that cannot be used."""
+        """Builds the store, fetches missing test sets where asked to, and reports files that cannot be used.
+
+        `test` and `predict` do not touch the photographs, which need not be on the machine then.
+        """
         super().prepare_data()
-        if self.download and not Path(self.root).expanduser().is_dir():
+        if self.trainer is not None and self.trainer.state.fn not in (TrainerFn.FITTING, TrainerFn.VALIDATING):
+            return
+        if self.download and self.root != EMBEDDED and find_folder(self.root) is None:
             from datamodules.download import fetch
 
             fetch(self.root, data_folder())
         skipped = self._skipped()
         if skipped and self.strict:
-            raise ValueError(f"data.strict: {_summary(self.root, skipped)}")
+            raise ValueError(f"data.strict is set and {self._summary(skipped)}")
         if skipped:
-            rank_zero_warn(_summary(self.root, skipped))
+            rank_zero_warn(f"left out: {self._summary(skipped)}")
 
     def setup(self, stage: str) -> None:
         """Splits the usable images."""
         if stage in ("fit", "validate"):
-            self.training_images, self.held_out = split(self._usable(), self.validation, self.split_seed)
+            usable = self._usable()
+            if 1 < len(usable) <= self.validation:
+                raise ValueError(
+                    f"data.validation is {self.validation:g} but {self.root} has {len(usable)} usable images and some "
+                    "must be left to train on; set a smaller number, or a share such as 0.1"
+                )
+            self.training_images, self.held_out = split(usable, self.validation, self.split_seed)
 
     def training_patches(self) -> CropDataset:
         """Crops of the photographs that are not held out."""
@@ -110,7 +127,9 @@ class RealImages(SRDataModule):
             return whole_images(self.store, images)
         return sub_images(self.store, images, self.sub_image)
 
-    def _sources(self) -> tuple[list[Source], list[Skipped]]:
+    @cached_property
+    def _files(self) -> tuple[list[Source], list[Skipped]]:
+        """Photographs, and files of the root that are none; listed once, which takes seconds where there are many."""
         if self.root == EMBEDDED:
             return [Source(path.name, path) for path in embedded_photographs(EMBEDDED_TRAIN)], []
         root = resolve_folder(self.root, "data.root")
@@ -126,18 +145,25 @@ class RealImages(SRDataModule):
             for name, (height, width) in zip(index.names, index.sizes, strict=True)
             if min(height, width) < self.patch_size
         ]
-        return sorted([*index.skipped, *small, *self._sources()[1]], key=lambda file: file.name)
+        return sorted([*index.skipped, *small, *self._files[1]], key=lambda file: file.name)
 
     def _usable(self) -> list[tuple[int, str]]:
         index = self.store.index
         usable = [(image, name) for image, name in enumerate(index.names) if min(index.sizes[image]) >= self.patch_size]
         if len(usable) < 2:
+            skipped = self._skipped()
             raise ValueError(
                 f"data.root {self.root}: {len(usable)} usable images of {len(index.names) + len(index.skipped)}; "
                 f"at least 2 (one to train on, one to validate on) with sides of {self.patch_size} pixels or more "
-                f"are needed. {_summary(self.root, self._skipped()) if self._skipped() else ''}"
+                f"are needed{'; ' + self._summary(skipped) if skipped else ''}"
             )
         return usable
+
+    def _summary(self, skipped: list[Skipped]) -> str:
+        lines = [f"  {file.name}: {file.reason}" for file in skipped[:SHOWN]]
+        if len(skipped) > SHOWN:
+            lines.append(f"  ... and {len(skipped) - SHOWN} more")
+        return f"{len(skipped)} of the files in {self.root} cannot be used:\n" + "\n".join(lines)
 
 
 def split(
@@ -152,13 +178,11 @@ def split(
     """
     wanted = math.ceil(validation * len(images)) if validation < 1 else int(validation)
     count = min(max(1, wanted), len(images) - 1)
-    order = sorted(images, key=lambda image: hashlib.sha256(f"{seed}:{image[1]}".encode()).digest())
+
+    def draw(image: tuple[int, str]) -> bytes:
+        # File names that are no valid Unicode reach Python as lone surrogates.
+        return hashlib.sha256(f"{seed}:{image[1]}".encode(errors="surrogateescape")).digest()
+
+    order = sorted(images, key=draw)
     held_out = set(order[:count])
     return [image for image in images if image not in held_out], [image for image in images if image in held_out]
-
-
-def _summary(root: str, skipped: list[Skipped]) -> str:
-    lines = [f"  {file.name}: {file.reason}" for file in skipped[:SHOWN]]
-    if len(skipped) > SHOWN:
-        lines.append(f"  ... and {len(skipped) - SHOWN} more")
-    return f"{len(skipped)} files of {root} are left out:\n" + "\n".join(lines)

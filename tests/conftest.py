@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightning as L
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from datamodules.benchmarks import Benchmarks
+from datamodules.real import RealImages
 
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -24,3 +32,57 @@ def data_root() -> Path:
 def _private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores of one test never meet those of another, or the user's."""
     monkeypatch.setenv("SRDISTILL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four smooth pictures of 96 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    folder.mkdir()
+    for seed in range(4):
+        noise = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_photographs: Path, tmp_path: Path) -> list[str]:
+    """Command line that makes a run take a second: `main(["fit", *tiny])`; runs lie in tmp_path / "runs"."""
+    return [
+        *("--run.root", str(tmp_path / "runs")),
+        *("--data.init_args.root", str(tiny_photographs)),
+        *("--data.init_args.benchmarks.root", str(tiny_photographs.parent)),
+        *("--data.init_args.benchmarks.sets", "[tiny]"),
+        *("--data.init_args.patch_size", "32"),
+        *("--data.init_args.batch_size", "2"),
+        *("--model.init_args.network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"),
+        *("--trainer.accelerator", "cpu"),
+        *("--trainer.max_steps", "2"),
+        *("--trainer.val_check_interval", "1"),
+        *("--trainer.log_every_n_steps", "1"),
+        *("--trainer.num_sanity_val_steps", "0"),
+        *("--trainer.enable_progress_bar", "false"),
+        *("--trainer.enable_model_summary", "false"),
+    ]
+
+
+@pytest.fixture
+def tiny_images(tiny_photographs: Path) -> RealImages:
+    """Three of the pictures to train on (13 steps of 2 patches an epoch), one to validate on, and all as test set."""
+    benchmarks = Benchmarks(["tiny"], root=str(tiny_photographs.parent))
+    return RealImages(str(tiny_photographs), scale=2, patch_size=32, batch_size=2, seed=0, benchmarks=benchmarks)
+
+
+@pytest.fixture
+def quick_trainer(tmp_path: Path) -> Callable[..., L.Trainer]:
+    """Makes a Trainer for a few steps on the CPU without a logger; keyword arguments as for Trainer."""
+
+    def make(**options: Any) -> L.Trainer:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        quick = {"max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+        L.seed_everything(0, verbose=False)
+        return L.Trainer(
+            **{"accelerator": "cpu", "logger": False, "default_root_dir": tmp_path, **quiet, **quick, **options}
+        )
+
+    return make
