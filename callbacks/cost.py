@@ -22,16 +22,18 @@ class CostTracker(Callback):
     """Wall time, samples per second, peak memory and, where the device tells, energy; written to `cost.json`.
 
     Seconds, samples and joules of a resumed run include what the runs before it spent. Time in validation and in
-    start-up is part of the wall time, but not of the throughput.
+    start-up is part of the wall time, but not of the training time, which the throughput is counted by.
 
-    Written keys: `seconds`, `training_seconds` (batches only), `samples`, `samples_per_second`, `optimizer_steps`,
-    `peak_rss_mib` (main process), `peak_gpu_mib` (null without GPU), `joules` (null where unknown), `devices`.
+    Written keys: `seconds`, `training_seconds` (with waiting for data), `samples`, `samples_per_second`,
+    `optimizer_steps`, `peak_rss_mib` (main process), `peak_gpu_mib` (null without GPU), `joules` (null where unknown),
+    `devices`.
     """
 
     def __init__(self) -> None:
         self._spent = {"seconds": 0.0, "training_seconds": 0.0, "samples": 0.0, "joules": 0.0}
-        self._start = self._batch_start = time.perf_counter()
+        self._start = self._tick = time.perf_counter()
         self._energy_start: float | None = None
+        self._training = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts the clocks."""
@@ -42,9 +44,14 @@ class CostTracker(Callback):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Starts a batch's clock."""
-        self._batch_start = time.perf_counter()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of training."""
+        self._training = True
+        self._tick = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves out the time of validation."""
+        self._tick = time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -55,7 +62,9 @@ class CostTracker(Callback):
         batch_idx: int,
     ) -> None:
         """Counts a batch."""
-        self._spent["training_seconds"] += time.perf_counter() - self._batch_start
+        now = time.perf_counter()
+        self._spent["training_seconds"] += now - self._tick
+        self._tick = now
         self._spent["samples"] += trainer.world_size * (len(batch) if isinstance(batch, PairBatch) else 1)
 
     def state_dict(self) -> dict[str, float]:
@@ -67,8 +76,16 @@ class CostTracker(Callback):
         if self._stage == "fit":
             self._spent = dict(state_dict)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes what a failed or interrupted training has cost."""
+        if self._training:
+            self._write(trainer)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes `cost.json`, also after a failure."""
+        """Writes `cost.json`."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             write_atomic(self._folder / "cost.json", json.dumps(self.report(trainer), indent=2) + "\n")
 

@@ -15,7 +15,8 @@ class EMA(Callback):
     """Averages trainable weights after every optimiser step; evaluation and the exported weights use the average.
 
     The decay starts low and rises as (1 + n) / (10 + n) with the steps n, so that short runs profit too. Frozen weights
-    and buffers are not copied. Checkpoints hold the trained weights in `state_dict` and the average here.
+    and buffers are not copied. The `state_dict` of a checkpoint holds the average, which whoever opens the file wants
+    and which its score was measured with; the weights under training are kept in this callback's state.
 
     Args:
         decay: upper limit in [0, 1); 0 switches the average off.
@@ -30,12 +31,14 @@ class EMA(Callback):
         self.decay = decay
         self.average: dict[str, Tensor] = {}
         self.updates = 0
-        self._trained: dict[str, Tensor] | None = None
+        self._trained: dict[str, Tensor] = {}
+        self._resumed: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts from the initial weights, unless a checkpoint brought an average."""
-        if self.decay and not self.average:
-            self.average = {name: weight.detach().clone() for name, weight in _trainable(pl_module)}
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts from the module's weights; a resumed module holds the average, and goes on with the trained ones."""
+        self.average = _copy(pl_module) if self.decay else {}
+        _load(pl_module, self._resumed)
+        self._resumed = {}
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -52,7 +55,7 @@ class EMA(Callback):
         self.updates = trainer.global_step
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, weight in _trainable(pl_module):
-            self._on(weight, name).lerp_(weight, 1 - decay)
+            self.average[name].lerp_(weight, 1 - decay)
 
     @contextmanager
     def applied(self, pl_module: LightningModule) -> Iterator[None]:
@@ -79,32 +82,27 @@ class EMA(Callback):
         self._swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and its number of updates."""
-        return {"average": self.average, "updates": self.updates}
+        """Number of updates; `on_save_checkpoint` adds the trained weights."""
+        return {"updates": self.updates, "trained": {}}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the average where everybody looks for weights."""
+        weights = checkpoint["state_dict"]
+        checkpoint["callbacks"][self.state_key]["trained"] = {name: weights[name] for name in self.average}
+        weights.update(self.average)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the average of a checkpoint."""
-        self.average, self.updates = dict(state_dict["average"]), state_dict["updates"]
+        """Keeps the trained weights until training starts; until then the module holds the average itself."""
+        self.updates, self._resumed, self.average = state_dict["updates"], state_dict["trained"], {}
 
-    def _on(self, weight: Tensor, name: str) -> Tensor:
-        self.average[name] = self.average[name].to(weight.device)
-        return self.average[name]
-
-    @torch.no_grad()
     def _swap_in(self, module: LightningModule) -> None:
-        if not self.decay or not self.average or self._trained is not None:
-            return
-        self._trained = {name: weight.detach().clone() for name, weight in _trainable(module)}
-        for name, weight in _trainable(module):
-            weight.copy_(self._on(weight, name))
+        if self.average and not self._trained:
+            self._trained = _copy(module)
+            _load(module, self.average)
 
-    @torch.no_grad()
     def _swap_out(self, module: LightningModule) -> None:
-        if self._trained is None:
-            return
-        for name, weight in _trainable(module):
-            weight.copy_(self._trained[name])
-        self._trained = None
+        _load(module, self._trained)
+        self._trained = {}
 
 
 def find_ema(trainer: Trainer) -> EMA | None:
@@ -114,3 +112,14 @@ def find_ema(trainer: Trainer) -> EMA | None:
 
 def _trainable(module: LightningModule) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
+
+
+def _copy(module: LightningModule) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in _trainable(module)}
+
+
+@torch.no_grad()
+def _load(module: LightningModule, weights: dict[str, Tensor]) -> None:
+    if weights:
+        for name, weight in _trainable(module):
+            weight.copy_(weights[name])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
@@ -67,7 +68,8 @@ class ImageGrid(Callback):
         """Draws, but not the random weights of the sanity check."""
         if trainer.sanity_checking:
             self._rows.clear()
-        self._draw(trainer, f"step{trainer.global_step:08d}")
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self._draw(trainer, f"step{trainer.global_step:08d}" if fitting else "validate")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws."""
@@ -89,7 +91,9 @@ class ImageGrid(Callback):
                 continue
             self._folder.mkdir(parents=True, exist_ok=True)
             picture = draw_rows(rows)
-            picture.save(self._folder / f"{stem}-{name}.png")
+            picture.save(
+                self._folder / f"{stem}-{name.strip('/').replace('/', '-')}.png"
+            )  # a set may be named by its path
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image(f"images/{name}", [picture], step=trainer.global_step)

@@ -15,7 +15,7 @@ class NaNGuard(Callback):
     """Skips optimiser steps with a gradient that is not finite, counts them, and gives up after several in a row.
 
     Gradients are looked at after they were averaged over processes, so that all of them decide alike. Skipping means
-    that the optimiser finds no gradient: neither weights nor moments change.
+    that the optimiser finds no gradient: neither weights nor moments change, while the schedule goes on.
 
     Args:
         patience: steps in a row that are skipped before training stops.
@@ -41,8 +41,9 @@ class NaNGuard(Callback):
         pl_module.log("train/skipped_steps", float(self.skipped), prog_bar=True)
         if self._in_a_row >= self.patience:
             raise TrainingDivergedError(
-                f"loss or gradient was not finite for {self.patience} steps in a row, up to {trainer.global_step}: "
-                "lower the learning rate, set trainer.gradient_clip_val, or use precision 32-true or bf16-mixed"
+                f"loss or gradient was not finite for {self.patience} steps in a row, up to step "
+                f"{trainer.global_step + 1}: lower the learning rate, set trainer.gradient_clip_val, or use precision "
+                "32-true or bf16-mixed"
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from callbacks.run_folder import run_folder
 from datamodules.bicubic import upscale as bicubic_upscale
@@ -23,7 +24,7 @@ from datamodules.fingerprint import write_atomic
 class PredictionWriter(Callback):
     """Writes each upscaled image as soon as it is there, below `predictions/` of the run folder.
 
-    Subfolders are kept; `a/b.jpg` becomes `a/b.png`, and files that differ only in suffix keep it in the stem.
+    Subfolders are kept; `a/b.jpg` becomes `a/b.png`, or `a/b.jpg.png` where another file would become `a/b.png` too.
     Alpha is enlarged by bicubic. `metadata.jsonl` has a line per image: file_name, source, width, height, scale.
     """
 
@@ -31,6 +32,13 @@ class PredictionWriter(Callback):
         """Finds out where to write."""
         self._folder = run_folder(trainer) / "predictions"
         self._lines: list[dict[str, Any]] = []
+        self._names: dict[str, str] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Names the files to come."""
+        images = getattr(trainer.predict_dataloaders, "dataset", None)
+        if isinstance(images, ImagesToUpscale):
+            self._names = output_names([path.relative_to(images.root).as_posix() for path in images.paths])
 
     def on_predict_batch_end(
         self,
@@ -44,9 +52,7 @@ class PredictionWriter(Callback):
         """Writes one image."""
         if not isinstance(batch, UpscaleInput):
             return
-        dataset = cast("DataLoader[UpscaleInput]", trainer.predict_dataloaders).dataset
-        assert isinstance(dataset, ImagesToUpscale)
-        name = output_name(batch.name, [path.relative_to(dataset.root).as_posix() for path in dataset.paths])
+        name = self._names.get(batch.name, f"{batch.name}.png")
         save_png(outputs, batch.alpha, self._folder / name)
         height, width = outputs.shape[-2:]
         scale = width // batch.lr.shape[-1]
@@ -61,12 +67,18 @@ class PredictionWriter(Callback):
             write_atomic(self._folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in ordered))
 
 
-def output_name(name: str, all_names: Sequence[str]) -> str:
-    """Name of the PNG for an input; inputs that would collide keep their suffix in the stem."""
-    path = PurePosixPath(name)
-    twins = [other for other in all_names if PurePosixPath(other).with_suffix("") == path.with_suffix("")]
-    stem = path.stem if len(twins) == 1 else path.name.replace(".", "_")
-    return (path.parent / f"{stem}.png").as_posix()
+def output_names(names: Sequence[str]) -> dict[str, str]:
+    """The PNG file of each input, no two the same.
+
+    Args:
+        names: of the inputs, relative paths, all different.
+    """
+    short = {name: PurePosixPath(name).with_suffix(".png").as_posix() for name in names}
+    sharing = Counter(short.values())
+    chosen = {name: path if sharing[path] == 1 else f"{name}.png" for name, path in short.items()}
+    if len(set(chosen.values())) < len(chosen):  # a.png and a.jpg beside a.jpg.webp
+        return {name: f"{name}.png" for name in names}
+    return chosen
 
 
 def save_png(sr: Tensor, alpha: Tensor | None, path: Path) -> None:
@@ -77,9 +89,12 @@ def save_png(sr: Tensor, alpha: Tensor | None, path: Path) -> None:
         bands.append(bicubic_upscale(alpha.float().cpu(), scale).clamp(0, 1))
     levels = (torch.cat(bands, 1)[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    Image.fromarray(levels).save(temporary, format="PNG")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        Image.fromarray(levels).save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _gathered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

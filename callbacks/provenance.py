@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,16 @@ class Provenance(SaveConfigCallback):
 
     `provenance.json` holds: schema version, stage, command, seed, checkpoint that was read, fingerprint of the training
     data, git commit and whether the tree had changes, package versions, Python, platform, devices, precision.
+
+    Args:
+        args: see SaveConfigCallback.
+        command: that started the run; its first word may be a path.
+        kwargs: see SaveConfigCallback.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, command: Sequence[str] = sys.argv, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+        self.command = list(command)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called once per run, on the first process, before anything else happens."""
@@ -74,16 +81,16 @@ class Provenance(SaveConfigCallback):
     def _write(self, trainer: Trainer) -> None:
         path = run_folder(trainer) / "provenance.json"
         if trainer.is_global_zero and not path.exists():
-            write_atomic(path, json.dumps(describe_run(trainer), indent=2) + "\n")
+            write_atomic(path, json.dumps(describe_run(trainer, self.command), indent=2) + "\n")
 
 
-def describe_run(trainer: Trainer) -> dict[str, Any]:
+def describe_run(trainer: Trainer, command: Sequence[str]) -> dict[str, Any]:
     """The content of `provenance.json`."""
     data = getattr(trainer, "datamodule", None)
     return {
         "schema": SCHEMA,
         "stage": trainer.state.fn.value if trainer.state.fn else None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(command[0]).name, *command[1:]],
         "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
         "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
         "data_fingerprint": getattr(data, "fingerprint", None) if trainer.state.fn == TrainerFn.FITTING else None,

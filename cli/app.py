@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
+from rich.console import Console
 
 import datamodules  # noqa: F401  # lets YAMLs name our classes without their packages
 import lightning_modules  # noqa: F401
@@ -29,10 +30,11 @@ from callbacks import (
     WeightsExport,
     checkpoint_callbacks,
 )
+from cli.loggers import finish_wandb, run_loggers
 from cli.parser import FriendlyParser
 from cli.run_folders import RunSettings, find_checkpoint, release, reserve
 
-NEEDS_WEIGHTS = ("validate", "test", "predict")
+GROUPS = ("run", "checkpoint", "ema", "image_grid", "trainer")
 
 
 class SRDistillCLI(LightningCLI):
@@ -61,16 +63,34 @@ class SRDistillCLI(LightningCLI):
                 args=args,
             )
         except BaseException:
+            finish_wandb(exit_code=1)
             if hasattr(self, "run_dir"):
                 release(self.run_dir)
             raise
+        finish_wandb(exit_code=0)
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds `run`, `checkpoint`, `ema` and `image_grid`; names the default model and data."""
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, and which of their arguments are no options: these are set in the methods of their names."""
+        ours = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
+        return {command: skipped | ours for command, skipped in LightningCLI.subcommands().items()}
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds all options, what users set most first."""
+        parser.usage = "%(prog)s [--config FILE ...] [--KEY VALUE ...]"
+        parser.add_argument(
+            "--ckpt_path", type=str | None, help="`last` or `best` of the experiment's newest fit, or a checkpoint file"
+        )
         parser.add_class_arguments(RunSettings, "run")
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
         parser.add_class_arguments(CheckpointSettings, "checkpoint")
         parser.add_class_arguments(EMA, "ema")
         parser.add_class_arguments(ImageGrid, "image_grid")
+        parser.add_lightning_class_args(Trainer, "trainer")
+        groups: Any = parser.groups
+        groups["model"].title = "What is trained (--model.help SuperResolution lists its options)"
+        groups["data"].title = "What it learns from and is tested on (--data.help RealImages lists its options)"
         parser.set_defaults(
             {
                 "model": {"class_path": "lightning_modules.SuperResolution"},
@@ -88,30 +108,65 @@ class SRDistillCLI(LightningCLI):
         self._given_checkpoint = self._settings.pop("ckpt_path", None)
 
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint, refuses to score random weights, and reserves the run folder."""
+        """Refuses what cannot work, finds the checkpoint and reserves the run folder."""
         settings, stage = self._settings, str(self.config.subcommand)
+        _refuse_lists(settings)
+        _refuse_two_scales(settings)
         run = RunSettings(**settings.run)
         if self._given_checkpoint is not None:
-            settings["ckpt_path"] = find_checkpoint(self._given_checkpoint, run)
-        elif stage in NEEDS_WEIGHTS and not settings.model.get("init_args", {}).get("init_from"):
+            settings.ckpt_path = find_checkpoint(self._given_checkpoint, run)
+        elif stage != "fit" and not settings.model.get("init_args.init_from"):
             raise ValueError(
                 f"{stage} needs trained weights: add --ckpt_path last (or best, or a file), "
                 "or --model.init_args.init_from WEIGHTS.safetensors"
             )
-        settings["weights_only"] = True  # never unpickle
-        if stage in ("validate", "test"):
-            settings["verbose"] = False  # the Results callback has the better table
         self.run_dir = reserve(run, stage)
+        settings.run.name = None  # config.yaml can be given to --config again, for a run of its own
         settings.trainer.default_root_dir = str(self.run_dir)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Adds our loggers and callbacks to whatever the configuration has."""
+        """Adds our loggers and callbacks to whatever the configuration has.
+
+        Raises:
+            ValueError: when the Trainer refuses its options.
+        """
         settings = self._settings
         given = self.config_init[self.subcommand].trainer
-        callbacks = given.callbacks or []
-        callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *self._callbacks()]
-        loggers = [*_loggers(self.run_dir, RunSettings(**settings.run), str(self.subcommand)), *_as_list(given.logger)]
-        return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+        callbacks = [*_as_list(given.callbacks), *self._callbacks()]
+        loggers: list[Logger] = [
+            *run_loggers(self.run_dir, RunSettings(**settings.run), str(self.subcommand)),
+            *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger)),
+        ]
+        try:
+            return super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise ValueError(f"trainer: {error}") from error
+
+    def fit(self, **arguments: Any) -> None:
+        """Trains; with a checkpoint, goes on from it."""
+        self.trainer.fit(**arguments, **self._weights)
+        self._tell(f"weights, checkpoints, logs and pictures: {self.run_dir}")
+
+    def validate(self, **arguments: Any) -> None:
+        """Measures on the validation images."""
+        self.trainer.validate(**arguments, **self._weights, verbose=False)  # the Results callback has the better table
+
+    def test(self, **arguments: Any) -> None:
+        """Measures on the test sets."""
+        self.trainer.test(**arguments, **self._weights, verbose=False)
+
+    def predict(self, **arguments: Any) -> None:
+        """Upscales; the pictures go to files, and are not kept in memory."""
+        self.trainer.predict(**arguments, **self._weights, return_predictions=False)
+        self._tell(f"upscaled images: {self.run_dir / 'predictions'}")
+
+    def _tell(self, line: str) -> None:
+        if self.trainer.is_global_zero:
+            Console().print(line, highlight=False, soft_wrap=True)
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        return {"ckpt_path": self._settings.get("ckpt_path"), "weights_only": True}  # never unpickle
 
     @property
     def _settings(self) -> Any:
@@ -135,33 +190,28 @@ class SRDistillCLI(LightningCLI):
         ]
 
 
-def _as_list(logger: Logger | list[Logger] | bool | None) -> list[Logger]:
-    if isinstance(logger, Logger):
-        return [logger]
-    return logger if isinstance(logger, list) else []
+def _as_list(given: Any) -> list[Any]:
+    """A value, a list of values or nothing, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def _loggers(run_dir: Path, run: RunSettings, stage: str) -> list[Logger]:
-    """CSV always; W&B as asked for."""
-    loggers: list[Logger] = [CSVLogger(run_dir, name="", version="")]
-    mode = run.wandb
-    if mode == "auto":
-        installed = importlib.util.find_spec("wandb") is not None
-        mode = os.environ.get("WANDB_MODE", "offline") if installed else "disabled"  # type: ignore[assignment]
-    if mode != "disabled":
-        from lightning.pytorch.loggers import WandbLogger
+def _refuse_lists(settings: Namespace) -> None:
+    """The parser takes any value for a group of options."""
+    for group in GROUPS:
+        if not isinstance(settings[group], Namespace):
+            raise ValueError(f"{group} is {settings[group]!r}; expected a mapping of its options")
 
-        loggers.append(
-            WandbLogger(
-                name=run_dir.name,
-                save_dir=run_dir,
-                offline=mode == "offline",
-                project=run.project,
-                group=run.experiment,
-                job_type=stage,
-            )
+
+def _refuse_two_scales(settings: Namespace) -> None:
+    """The model checks this too, but only when the data are there, which may take minutes."""
+    model, data = settings.get("model.init_args.scale"), settings.get("data.init_args.scale")
+    if None not in (model, data) and model != data:
+        raise ValueError(
+            f"model.init_args.scale is {model} but data.init_args.scale is {data}; "
+            "set data.init_args.scale only, the model takes it from there"
         )
-    return loggers
 
 
 def run(args: list[str]) -> SRDistillCLI:
@@ -175,6 +225,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", "(?s).*JsonargparseDeprecationWarning")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # args are always given
+    warnings.filterwarnings("ignore", "Experiment logs directory .* exists")  # it is the run's own
     warnings.filterwarnings("ignore", "The dirpath has changed")  # by design: a resumed run has its own folder
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()

@@ -10,24 +10,45 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPECTED = (ValueError, OSError, RuntimeError)
 
 
 @contextmanager
 def exit_with_message() -> Iterator[None]:
-    """Ends the process with `error: ...` when our own code refused something; other exceptions pass.
+    """Ends the process with `error: ...` where a message was written for users; other exceptions pass.
 
     SRDISTILL_DEBUG=1 shows the traceback in any case.
     """
     try:
         yield
-    except EXPECTED as error:
-        if os.environ.get("SRDISTILL_DEBUG") or not raised_by_us(error):
+    except KeyboardInterrupt:
+        sys.exit(130)  # what shells report for Ctrl-C
+    except Exception as error:
+        message = message_for_users(error)
+        if message is None or os.environ.get("SRDISTILL_DEBUG"):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message}")
+
+
+def message_for_users(error: BaseException) -> str | None:
+    """The message of an exception that a user can mend, or None.
+
+    That is one that this framework raised on purpose, also where a library wrapped it (jsonargparse does so with what
+    constructors raise); one of Lightning about the Trainer's flags; or one of the system that names a file.
+    """
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        if raised_by_us(wrapped) or type(wrapped).__name__ == "MisconfigurationException":
+            return str(wrapped)
+        wrapped = wrapped.__cause__
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return None
 
 
 def raised_by_us(error: BaseException) -> bool:
-    """Whether the `raise` stands in this framework, so that the message was written for users."""
+    """Whether a `raise` statement of this framework raised it, so that the message was written for users."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and ROOT in Path(frames[-1].filename).resolve().parents and ".venv" not in frames[-1].filename
+    if not frames or not (frames[-1].line or "").startswith("raise "):
+        return False
+    path = Path(frames[-1].filename).resolve()
+    return ROOT in path.parents and "site-packages" not in path.parts

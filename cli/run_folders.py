@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Literal
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+RECORDS = {"config.yaml", "provenance.json", "hparams.yaml", "wandb"}
+"""What a run writes before its first step."""
+
 
 @dataclass
 class RunSettings:
     """Where a run writes: ROOT/EXPERIMENT/STAGE/NAME.
 
     Attributes:
-        experiment: runs that belong together; `--ckpt_path last` looks here. W&B's group.
-        name: of the run; null is the time. An existing run is never overwritten.
+        experiment: name for runs that belong together; `--ckpt_path last` looks here. W&B's group.
+        name: folder of this run; null is the time. An existing run is never overwritten.
         root: folder of all runs.
         wandb: Weights & Biases: `auto` writes an offline run where wandb is installed (WANDB_MODE decides otherwise),
             `offline`, `online`, or `disabled`.
-        project: of W&B.
+        project: name of the W&B project.
     """
 
     experiment: str = "default"
@@ -40,10 +44,13 @@ def reserve(settings: RunSettings, stage: str) -> Path:
     """Makes the folder of a new run (on the first process; the others learn it from there).
 
     Raises:
+        ValueError: when the given name is no folder name.
         FileExistsError: when a run of the given name exists.
     """
     parent = settings.folder / stage
     if settings.name is not None:
+        if settings.name in ("", "..") or Path(settings.name).name != settings.name:
+            raise ValueError(f"run.name is {settings.name!r}; expected the name of a folder, not a path")
         return _make(parent / settings.name)
     stem = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     attempt = 0
@@ -72,16 +79,16 @@ def _global_rank() -> int:
 
 
 def release(path: Path) -> None:
-    """Removes a run's folder if nothing was written into it (a run that failed before it began)."""
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
+    """Removes the folder of a run that failed before it began: one that holds nothing but records of the start."""
+    if _global_rank() == 0 and path.is_dir() and {file.name for file in path.iterdir()} <= RECORDS:
+        shutil.rmtree(path)
 
 
 def find_checkpoint(given: str, settings: RunSettings) -> str:
     """The checkpoint that `--ckpt_path` means.
 
     Args:
-        given: `last` or `best` of the experiment's newest fit that has one, or a file.
+        given: `last` or `best` of the experiment's newest fit that has written a checkpoint, or a file.
         settings: say which experiment.
 
     Raises:
@@ -91,10 +98,15 @@ def find_checkpoint(given: str, settings: RunSettings) -> str:
         if not Path(given).expanduser().is_file():
             raise FileNotFoundError(f"--ckpt_path {given}: no such file; give an existing checkpoint, `last` or `best`")
         return str(Path(given).expanduser())
-    found = sorted((settings.folder / "fit").glob(f"*/checkpoints/{given}.ckpt"), key=os.path.getmtime)
-    if not found:
+    written = sorted((settings.folder / "fit").glob("*/checkpoints/*.ckpt"), key=os.path.getmtime)
+    if not written:
         raise FileNotFoundError(
-            f"--ckpt_path {given}: experiment {settings.experiment!r} has no {given}.ckpt in {settings.folder}/fit; "
+            f"--ckpt_path {given}: experiment {settings.experiment!r} has no checkpoint in {settings.folder / 'fit'}; "
             "run fit first, name the experiment with --run.experiment, or give a file"
         )
-    return str(found[-1])
+    newest = written[-1].with_name(f"{given}.ckpt")
+    if not newest.is_file():
+        raise FileNotFoundError(
+            f"--ckpt_path {given}: the newest run has only {written[-1]}; give that file, or another one"
+        )
+    return str(newest)

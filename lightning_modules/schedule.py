@@ -1,8 +1,11 @@
-"""Optimiser and schedule: how long a schedule is, and what happens when a resumed run asks for another one."""
+"""Optimiser and schedule: how long a schedule is, when it steps, and what a resumed run may change."""
 
 from __future__ import annotations
 
+import inspect
+import sys
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -19,55 +22,99 @@ class ScheduleError(ValueError):
     """A resumed run asks for an optimiser or schedule that cannot take over from the checkpoint's."""
 
 
-def build_scheduler(factory: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
-    """Makes the scheduler; a length that the YAML leaves open (`total_steps: null`, `T_max: -1`) becomes the run's."""
-    given = factory.keywords if isinstance(factory, partial) else {}
+def build_scheduler(
+    factory: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer, interval: str = "step"
+) -> LRScheduler:
+    """Makes the scheduler; a length left open (`total_steps: null`, `T_max: -1`) becomes the run's number of steps.
+
+    Raises:
+        ScheduleError: when a length is open but the run's is not known, or the scheduler counts epochs.
+    """
+    given = {name: parameter.default for name, parameter in inspect.signature(factory).parameters.items()}
+    given |= factory.keywords if isinstance(factory, partial) else {}
     open_lengths = [name for name in HORIZONS if name in given and given[name] in (None, -1)]
     if not open_lengths or given.get("epochs"):
         return factory(optimizer)
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
+        raise ScheduleError(f"the schedule's {open_lengths[0]} is the run's length: set trainer.max_steps")
+    if interval == "epoch":
         raise ScheduleError(
-            f"the schedule's {open_lengths[0]} is the run's length: set trainer.max_steps or max_epochs"
+            f"the schedule's {open_lengths[0]} is open, which means the run's {int(steps)} optimiser steps, but "
+            "lr_interval is epoch: set lr_interval to step, or give the number of epochs"
         )
     return factory(optimizer, **dict.fromkeys(open_lengths, int(steps)))
 
 
-def signature(optimizer: Optimizer, scheduler: LRScheduler | None) -> str:
-    """All settings of a fresh optimiser and scheduler as one string; equal strings mean equal settings."""
+def scheduler_config(scheduler: LRScheduler, interval: str) -> dict[str, Any]:
+    """What Lightning is told about a scheduler.
+
+    Raises:
+        ScheduleError: when a ReduceLROnPlateau does not say which metric it watches.
+    """
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return {"scheduler": scheduler, "interval": interval}
+    if not hasattr(scheduler, "monitor"):
+        raise ScheduleError(
+            "ReduceLROnPlateau must know which metric to watch: use class_path lightning.pytorch.cli.ReduceLROnPlateau "
+            "with monitor: val/psnr_y and mode: max"
+        )
+    # Lightning would ask for the metric before the first validation, and at a resume: `step_plateau` steps instead.
+    return {"scheduler": scheduler, "monitor": scheduler.monitor, "frequency": sys.maxsize}
+
+
+def step_plateau(scheduler: Any, metrics: Mapping[str, float]) -> None:
+    """Tells a ReduceLROnPlateau what a validation measured; does nothing for other schedulers.
+
+    Args:
+        scheduler: of the run.
+        metrics: the validation's, by the names they are logged as.
+
+    Raises:
+        ScheduleError: when the metric that it watches is not among them.
+    """
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return
+    monitor = scheduler.monitor  # type: ignore[attr-defined]  # see `scheduler_config`
+    if monitor not in metrics:
+        raise ScheduleError(f"ReduceLROnPlateau monitors {monitor}; validation measures {', '.join(metrics)}")
+    scheduler.step(metrics[monitor])
+
+
+def signature(optimizer: Optimizer, scheduler: LRScheduler | None) -> dict[str, str]:
+    """The settings of a fresh optimiser and scheduler as plain texts; equal ones mean equal settings."""
     state = {} if scheduler is None else scheduler.state_dict()
-    return repr((type(optimizer).__name__, _options(optimizer), type(scheduler).__name__, sorted(state.items())))
+    settings = (_options(optimizer), type(scheduler).__name__, sorted(state.items()))
+    return {"optimizer": type(optimizer).__name__, "settings": repr(settings)}
 
 
-def take_over(checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler | None) -> None:
+def take_over(
+    checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler | None, interval: str = "step"
+) -> None:
     """Makes the command line win over a checkpoint: puts the settings of a fresh optimiser and scheduler into it.
 
     The moments stay; learning rate and the like become what the new schedule has at the step that was reached.
 
     Args:
-        checkpoint: Lightning checkpoint, changed in place.
+        checkpoint: Lightning checkpoint with the `signature` under `schedule`, changed in place.
         optimizer: fresh, over the same parameters.
         scheduler: fresh, on that optimiser.
+        interval: `step` or `epoch`, in which the scheduler counts.
 
     Raises:
         ScheduleError: when the optimiser is of another kind, or the new schedule ends before the step reached.
     """
-    saved = checkpoint["optimizer_states"][0]
-    if set(saved["param_groups"][0]) - {"params"} - SCHEDULED != set(_options(optimizer)[0]) - SCHEDULED:
+    before, now = checkpoint["schedule"]["optimizer"], type(optimizer).__name__
+    if before != now:
         raise ScheduleError(
-            f"the checkpoint was trained with another optimiser than {type(optimizer).__name__}; "
-            "resume with the same one, or start anew from its weights with --model.init_args.init_from"
+            f"the checkpoint was trained with {before}, whose state {now} cannot continue: resume with {before}, "
+            "or start anew from its weights with --model.init_args.init_from"
         )
-    if isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau):
-        before = checkpoint["lr_schedulers"]
-        _fast_forward(scheduler, before[0]["last_epoch"] if before else checkpoint["global_step"])
-    for group, options in zip(saved["param_groups"], _options(optimizer), strict=True):
+    if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+        _fast_forward(scheduler, checkpoint["global_step" if interval == "step" else "epoch"])
+    for group, options in zip(checkpoint["optimizer_states"][0]["param_groups"], _options(optimizer), strict=True):
         group.update(options)
     checkpoint["lr_schedulers"] = [] if scheduler is None else [scheduler.state_dict()]
-
-
-SCHEDULED = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
-"""Entries that schedulers write into an optimiser's groups."""
 
 
 def _options(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,7 +21,7 @@ from datamodules.pair import PairBatch
 from lightning_modules.losses.pixel import L1, PixelLoss
 from lightning_modules.metrics import SRMetrics
 from lightning_modules.networks import NetworkSpec, build_network, check_spec, load_weights
-from lightning_modules.schedule import build_scheduler, signature, take_over
+from lightning_modules.schedule import build_scheduler, scheduler_config, signature, step_plateau, take_over
 from lightning_modules.upscaling import upscale
 
 DEFAULT_NETWORK = NetworkSpec("EDSR")
@@ -39,7 +40,8 @@ class SuperResolution(L.LightningModule):
         optimizer: any torch optimiser.
         lr_scheduler: any torch scheduler, stepped as `lr_interval` says; null keeps the learning rate. A length left
             open (`total_steps: null`, `T_max: -1`, `total_iters: -1`) is the run's number of optimiser steps.
-        lr_interval: `step` or `epoch`.
+            `lightning.pytorch.cli.ReduceLROnPlateau` is stepped after each validation.
+        lr_interval: what other schedulers count: optimiser steps or epochs.
         init_from: weights to start from, a .safetensors or checkpoint file (not the same as resuming: no optimiser
             state, step 0).
         compile: compile the network in place, so that no key gets a prefix.
@@ -62,7 +64,7 @@ class SuperResolution(L.LightningModule):
         loss: PixelLoss | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: str = "step",
+        lr_interval: Literal["step", "epoch"] = "step",
         init_from: str | None = None,
         compile: bool = False,  # noqa: A002  # the key that users know
         channels_last: bool = False,
@@ -88,7 +90,20 @@ class SuperResolution(L.LightningModule):
         self.validation_metrics = SRMetrics(protocol)
         self.test_metrics = SRMetrics(protocol, lpips=lpips, dists=dists)
         self.network: nn.Module | None = None
+        self._schedule: dict[str, str] | None = None
         self.save_hyperparameters({"network": dataclasses.asdict(self.spec), "scale": scale})
+
+    def setup(self, stage: str) -> None:
+        """Refuses weights of half precision, in which neither Adam's small steps nor an average of weights survive.
+
+        Raises:
+            ValueError: for such a `trainer.precision`.
+        """
+        if self.trainer.precision in ("16-true", "bf16-true"):
+            raise ValueError(
+                f"trainer.precision is {self.trainer.precision}, which would round weights and images to half "
+                "precision; use bf16-mixed, or 16-mixed on a GPU without bfloat16"
+            )
 
     def configure_model(self) -> None:
         """Builds the network for the data's scale, and loads `init_from`."""
@@ -144,27 +159,30 @@ class SuperResolution(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs `val/psnr_y` and the like; with several sets, `val/Set5/psnr_y`."""
         means = self.validation_metrics.compute()
-        for name, values in means.items():
-            self._log_means("val" if len(means) == 1 else f"val/{name}", values)
+        prefixes = {name: "val" if len(means) == 1 else f"val/{name}" for name in means}
+        logged = {f"{prefixes[name]}/{metric}": v for name, values in means.items() for metric, v in values.items()}
+        self._log_means(logged)
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            step_plateau(self.lr_schedulers(), logged)
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/Set5/psnr_y` and the like."""
-        for name, values in self.test_metrics.compute().items():
-            self._log_means(f"test/{name}", values)
+        means = self.test_metrics.compute()
+        self._log_means({f"test/{name}/{metric}": v for name, values in means.items() for metric, v in values.items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over the trainable parameters, with its scheduler."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.lr_scheduler is None:
+        optimizer, scheduler = self._fresh_schedule()
+        self._schedule = signature(optimizer, scheduler)
+        if scheduler is None:
             return optimizer
-        scheduler = build_scheduler(self.lr_scheduler, optimizer, self.trainer)
-        monitor = getattr(scheduler, "monitor", None)
-        config = {"scheduler": scheduler, "interval": self.lr_interval, "monitor": monitor}
+        config = scheduler_config(scheduler, self.lr_interval)
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what tells at resume whether optimiser and schedule are still the same."""
-        checkpoint["schedule"] = signature(*self._fresh_schedule())
+        if self._schedule is not None:
+            checkpoint["schedule"] = self._schedule
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another network, and lets the command line win over its learning rate.
@@ -173,11 +191,11 @@ class SuperResolution(L.LightningModule):
             ValueError: when network or scale are not the checkpoint's.
             ScheduleError: when the optimiser cannot take over.
         """
-        self._refuse_another_network(checkpoint["hyper_parameters"])
+        self._refuse_another_network(checkpoint.get("hyper_parameters", {}))
         if self.trainer_or_none is not None and self.trainer.training and "schedule" in checkpoint:
             fresh = self._fresh_schedule()
             if signature(*fresh) != checkpoint["schedule"]:
-                take_over(checkpoint, *fresh)
+                take_over(checkpoint, *fresh, self.lr_interval)
 
     @property
     def trainer_or_none(self) -> L.Trainer | None:
@@ -187,20 +205,25 @@ class SuperResolution(L.LightningModule):
     def _measure(
         self, metrics: SRMetrics, loaders: DataLoader | list[DataLoader], batch: PairBatch, dataloader_idx: int
     ) -> Tensor:
-        loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
-        images = loader.dataset
-        assert isinstance(images, EvaluationSet)
-        sr = self.upscale(batch.lr)
+        images = (loaders[dataloader_idx] if isinstance(loaders, list) else loaders).dataset
+        if not isinstance(images, EvaluationSet):
+            raise TypeError(
+                f"evaluation needs an EvaluationSet, which names its images, but the loader reads a "
+                f"{type(images).__name__}; wrap it as datamodules.evaluation shows"
+            )
+        # Rounding to bfloat16 costs hundredths of a decibel: figures are measured in full precision.
+        with torch.autocast(self.device.type, enabled=False):
+            sr = self.upscale(batch.lr)
         bicubic = bicubic_upscale(batch.lr, batch.scale).clamp(0, 1)
         names = [images.names[index] for index in batch.index.tolist()]
         outputs = {"": sr, "_bicubic": bicubic}
         metrics.update(images.name, names, batch.index, outputs, hr=batch.hr, scale=batch.scale)
         return sr
 
-    def _log_means(self, prefix: str, values: dict[str, float]) -> None:
-        for metric, value in values.items():
-            bar = metric in ("psnr_y", "psnr_rgb")
-            self.log(f"{prefix}/{metric}", torch.tensor(value, dtype=torch.float64), prog_bar=bar, rank_zero_only=False)
+    def _log_means(self, means: dict[str, float]) -> None:
+        for name, value in means.items():
+            bar = name.endswith(("psnr_y", "psnr_rgb"))
+            self.log(name, value, prog_bar=bar, sync_dist=True)  # equal on all processes, but Lightning cannot know
 
     def _agreed_scale(self) -> int:
         trainer = self.trainer_or_none
@@ -218,15 +241,19 @@ class SuperResolution(L.LightningModule):
 
     def _refuse_another_network(self, saved: dict[str, Any]) -> None:
         mine = {"network": dataclasses.asdict(self.spec), "scale": self.scale}
+        if "network" not in saved:
+            raise ValueError(
+                "the file is no checkpoint of SuperResolution: weights alone are given with --model.init_args.init_from"
+            )
         for key, value in mine.items():
-            if key in saved and saved[key] not in (value, None):
+            if saved[key] not in (value, None):
                 raise ValueError(
                     f"the checkpoint holds {key} {saved[key]}, but the configuration asks for {value}; "
                     "give the --config files that it was trained with"
                 )
 
     def _fresh_schedule(self) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
-        made: Any = self.configure_optimizers()
-        if isinstance(made, torch.optim.Optimizer):
-            return made, None
-        return made["optimizer"], made["lr_scheduler"]["scheduler"]
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer, None
+        return optimizer, build_scheduler(self.lr_scheduler, optimizer, self.trainer, self.lr_interval)

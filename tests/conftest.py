@@ -46,10 +46,16 @@ def tiny_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(tiny_photographs: Path, tmp_path: Path) -> list[str]:
+def tiny(tiny_in: Callable[[Path], list[str]], tmp_path: Path) -> list[str]:
     """Command line that makes a run take a second: `main(["fit", *tiny])`; runs lie in tmp_path / "runs"."""
-    return [
-        *("--run.root", str(tmp_path / "runs")),
+    return tiny_in(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def tiny_in(tiny_photographs: Path) -> Callable[[Path], list[str]]:
+    """The same command line for a folder of runs, for fixtures that several tests share."""
+    return lambda root: [
+        *("--run.root", str(root)),
         *("--data.init_args.root", str(tiny_photographs)),
         *("--data.init_args.benchmarks.root", str(tiny_photographs.parent)),
         *("--data.init_args.benchmarks.sets", "[tiny]"),

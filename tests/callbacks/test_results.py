@@ -1,0 +1,45 @@
+"""Results: files, logged metrics and table agree."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from callbacks.results import results_table
+
+
+def test_files_equal_the_logged_metrics(runs):
+    folder = runs.test.run_dir
+    results = json.loads((folder / "results.json").read_text())
+    with (folder / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["0.png", "1.png", "2.png", "3.png"]
+    values = results["sets"]["tiny"]
+    assert values.pop("images") == 4
+    for metric, mean in values.items():
+        assert mean == pytest.approx(math.fsum(float(row[metric]) for row in rows) / 4, rel=1e-12)
+        assert runs.test.trainer.callback_metrics[f"test/tiny/{metric}"].item() == pytest.approx(mean, rel=1e-6)
+    assert results["protocol"] == rows[0]["protocol"]
+    assert "crop 4" in results["protocol"]
+
+
+def test_table_shows_sr_against_bicubic():
+    sets = {
+        "Set5": {"images": 5, "psnr_y": 30.456, "psnr_y_bicubic": 28.432, "ssim_y": 0.86, "ssim_y_bicubic": 0.8113},
+        "Set14": {"images": 14, "psnr_y": 26.0, "psnr_y_bicubic": 26.093, "ssim_y": 0.7, "ssim_y_bicubic": 0.7027},
+    }
+    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(results_table(sets, "test", "PSNR/SSIM on Y"))
+    text = console.export_text()
+    first, second = (line.split("│")[1:-1] for line in text.splitlines() if "Set" in line)
+    assert [cell.strip() for cell in first] == ["Set5", "5", "28.43", "30.46", "+2.02", "0.8113", "0.8600", "+0.0487"]
+    assert [cell.strip() for cell in second][4:5] == ["-0.09"]
+    assert "PSNR/SSIM on Y" in text
+
+
+def test_fit_writes_no_results(runs):
+    assert not (runs.fit.run_dir / "results.json").exists()
