@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from callbacks.run_folder import run_folder
 from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.evaluation import ImagesToUpscale, UpscaleInput
 from datamodules.fingerprint import write_atomic
+from datamodules.image_files import UnreadableImage
 
 
 class PredictionWriter(Callback):
@@ -32,6 +34,7 @@ class PredictionWriter(Callback):
         """Finds out where to write."""
         self._folder = run_folder(trainer) / "predictions"
         self._lines: list[dict[str, Any]] = []
+        self._skipped: list[str] = []
         self._names: dict[str, str] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +53,8 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes one image."""
+        if isinstance(batch, UnreadableImage):
+            self._skipped.append(str(batch))
         if not isinstance(batch, UpscaleInput):
             return
         name = self._names.get(batch.name, f"{batch.name}.png")
@@ -60,8 +65,10 @@ class PredictionWriter(Callback):
         self._lines.append(line)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the metadata of all processes' images."""
-        lines = _gathered(self._lines)
+        """Writes the metadata of all processes' images, and names the files that could not be read."""
+        lines, skipped = _gathered(self._lines), sorted(set(_gathered(self._skipped)))
+        if skipped:
+            rank_zero_warn(f"left out, {len(skipped)} files that cannot be read:\n" + "\n".join(skipped))
         if trainer.is_global_zero and lines:
             ordered = sorted({line["file_name"]: line for line in lines}.values(), key=lambda line: line["file_name"])
             write_atomic(self._folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in ordered))
@@ -97,7 +104,7 @@ def save_png(sr: Tensor, alpha: Tensor | None, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _gathered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _gathered(lines: list[Any]) -> list[Any]:
     if not (dist.is_available() and dist.is_initialized()):
         return lines
     everyone: list[Any] = [None] * dist.get_world_size()

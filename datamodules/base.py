@@ -19,7 +19,7 @@ from datamodules.evaluation import (
     UpscaleInput,
     evaluation_loader,
 )
-from datamodules.image_files import find_images
+from datamodules.image_files import UnreadableImage, find_images
 from datamodules.loader import StreamLoader, StreamSampler, repeating_loader
 from datamodules.pair import PairBatch
 from datamodules.paths import resolve_folder
@@ -128,7 +128,7 @@ class SRDataModule(L.LightningDataModule):
         """One loader per test set."""
         return [evaluation_loader(images, self.num_workers) for images in self.benchmarks.open(self.scale)]
 
-    def predict_dataloader(self) -> DataLoader[UpscaleInput]:
+    def predict_dataloader(self) -> DataLoader[UpscaleInput | UnreadableImage]:
         """Images to upscale, one per batch.
 
         Raises:

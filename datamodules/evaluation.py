@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.bicubic import downscale
-from datamodules.image_files import read_rgb, read_rgba
+from datamodules.image_files import UnreadableImage, read_rgb, read_rgba
 from datamodules.pair import PairBatch, collate_pairs
 from datamodules.patch_store import PatchStore
 
@@ -128,8 +128,8 @@ class UpscaleInput:
     name: str
 
 
-class ImagesToUpscale(Dataset[UpscaleInput]):
-    """Images without a truth, for `predict`.
+class ImagesToUpscale(Dataset[UpscaleInput | UnreadableImage]):
+    """Images without a truth, for `predict`; a file that cannot be read yields the error, and the others go on.
 
     Args:
         root: that names are relative to.
@@ -143,8 +143,11 @@ class ImagesToUpscale(Dataset[UpscaleInput]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> UpscaleInput:
-        rgb, alpha = read_rgba(self.paths[index])
+    def __getitem__(self, index: int) -> UpscaleInput | UnreadableImage:
+        try:
+            rgb, alpha = read_rgba(self.paths[index])
+        except UnreadableImage as error:
+            return error
         transparency = None if alpha is None else _to_tensor(alpha[..., None])[None].float() / 255
         name = self.paths[index].relative_to(self.root).as_posix()
         return UpscaleInput(_to_tensor(rgb)[None].float() / 255, transparency, name)

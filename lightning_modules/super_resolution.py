@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.evaluation import EvaluationSet, UpscaleInput
+from datamodules.image_files import UnreadableImage
 from datamodules.pair import PairBatch
 from lightning_modules.losses.pixel import L1, PixelLoss
 from lightning_modules.metrics import SRMetrics
@@ -144,9 +145,9 @@ class SuperResolution(L.LightningModule):
         assert self.trainer.test_dataloaders is not None
         return self._measure(self.test_metrics, self.trainer.test_dataloaders, batch, dataloader_idx)
 
-    def predict_step(self, batch: UpscaleInput, batch_idx: int) -> Tensor:
-        """SR of one image; the prediction writer saves it."""
-        return self.upscale(batch.lr)
+    def predict_step(self, batch: UpscaleInput | UnreadableImage, batch_idx: int) -> Tensor | None:
+        """SR of one image; the prediction writer saves it, or reports that there was none."""
+        return None if isinstance(batch, UnreadableImage) else self.upscale(batch.lr)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last epoch's images."""

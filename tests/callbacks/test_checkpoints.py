@@ -9,6 +9,7 @@ import torch
 
 from callbacks import CheckpointSettings, LastCheckpoint
 from callbacks.checkpoints import BestCheckpoint
+from cli.run_folders import RunSettings, find_checkpoint
 from lightning_modules import SuperResolution
 from lightning_modules.networks import NetworkSpec
 from main import main
@@ -82,6 +83,10 @@ def test_best_survives_a_resume_that_only_gets_worse(tiny):
     checkpoint = torch.load(second.run_dir / "checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["global_step"] == torch.load(best.best_model_path, weights_only=True)["global_step"]
     assert second.trainer.callback_metrics["val/psnr_y"] < best.best_model_score
+    # Had the second run been killed before its first last.ckpt, the copy would not hide the first run's.
+    (second.run_dir / "checkpoints/last.ckpt").unlink()
+    settings = RunSettings(root=str(first.run_dir.parents[2]))
+    assert find_checkpoint("last", settings) == str(first.run_dir / "checkpoints/last.ckpt")
 
 
 def test_best_is_replaced_by_a_better_one(tiny):

@@ -144,3 +144,14 @@ def test_nothing_half_written(tmp_path, monkeypatch):
 def test_needs_images(runs, tmp_path):
     with pytest.raises(ValueError, match=r"add --data\.init_args\.predict_root FILE_OR_FOLDER"):
         main(["predict", *runs.arguments, "--ckpt_path", "last"])
+
+
+def test_unreadable_files_are_named_and_the_others_go_on(runs, photographs: Path, tmp_path: Path):
+    source = tmp_path / "mixed"
+    source.mkdir()
+    whole = (photographs / "plain.png").read_bytes()
+    (source / "a.png").write_bytes(whole[: len(whole) // 2])
+    (source / "b.png").write_bytes(whole)
+    with pytest.warns(UserWarning, match=r"1 files that cannot be read:\n.*a\.png: truncated"):
+        folder = predict(runs, source)
+    assert sorted(path.name for path in folder.iterdir()) == ["b.png", "metadata.jsonl"]

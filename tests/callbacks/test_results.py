@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from callbacks.results import results_table
+from main import main
 
 
 def test_files_equal_the_logged_metrics(runs):
@@ -32,13 +34,20 @@ def test_table_shows_sr_against_bicubic():
         "Set5": {"images": 5, "psnr_y": 30.456, "psnr_y_bicubic": 28.432, "ssim_y": 0.86, "ssim_y_bicubic": 0.8113},
         "Set14": {"images": 14, "psnr_y": 26.0, "psnr_y_bicubic": 26.093, "ssim_y": 0.7, "ssim_y_bicubic": 0.7027},
     }
-    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(results_table(sets, "test", "PSNR/SSIM on Y"))
     text = console.export_text()
     first, second = (line.split("│")[1:-1] for line in text.splitlines() if "Set" in line)
     assert [cell.strip() for cell in first] == ["Set5", "5", "28.43", "30.46", "+2.02", "0.8113", "0.8600", "+0.0487"]
     assert [cell.strip() for cell in second][4:5] == ["-0.09"]
     assert "PSNR/SSIM on Y" in text
+
+
+def test_validation_is_reported_too(runs):
+    weights = ["--ckpt_path", str(runs.fit.run_dir / "checkpoints/last.ckpt")]
+    folder = main(["validate", *runs.arguments, *weights]).run_dir
+    assert json.loads((folder / "results.json").read_text())["sets"]["validation"]["images"] == 1
+    assert [path.name for path in (folder / "images").iterdir()] == ["validate-validation.png"]
 
 
 def test_fit_writes_no_results(runs):
