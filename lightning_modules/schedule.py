@@ -107,8 +107,8 @@ def take_over(
     before, now = checkpoint["schedule"]["optimizer"], type(optimizer).__name__
     if before != now:
         raise ScheduleError(
-            f"the checkpoint was trained with {before}, another optimiser than {now}, which cannot take over its state: "
-            f"resume with {before}, or start anew from its weights with --model.init_args.init_from"
+            f"the checkpoint was trained with {before}, another optimiser than {now}: resume with {before}, or start "
+            "anew from its weights with --model.init_args.init_from"
         )
     if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
         _fast_forward(scheduler, checkpoint["global_step" if interval == "step" else "epoch"])

@@ -50,9 +50,9 @@ class SuperResolution(L.LightningModule):
         protocol: of PSNR and SSIM: `basicsr` or `matlab` (Y rounded to uint8); see `metrics.Protocol`.
         lpips: also report LPIPS in tests (needs AlexNet weights).
         dists: also report DISTS in tests (needs VGG-16 weights).
-        tile: LR side of tiles in pixels for test and predict; null does each image in one piece.
-        tile_overlap: LR pixels that neighbouring tiles share, blended by a linear ramp.
-        self_ensemble: mean over the eight flips and rotations in test and predict.
+        tile: LR side of tiles in pixels, outside training; null does each image in one piece.
+        tile_overlap: LR pixels that a tile sees beyond what it contributes; blended along a strip half as wide.
+        self_ensemble: mean over the eight flips and rotations, outside training; takes eight times as long.
 
     Raises:
         ValueError: for an unknown architecture or option, or a scale that is not the datamodule's.
@@ -125,7 +125,7 @@ class SuperResolution(L.LightningModule):
         return sr
 
     def upscale(self, lr: Tensor) -> Tensor:
-        """SR as in test and predict: tiled and self-ensembled as set, clipped to [0, 1], float32."""
+        """SR as in evaluation and predict: tiled and self-ensembled as set, clipped to [0, 1], float32."""
         assert self.scale is not None
         return upscale(self, lr, self.scale, **self.tiling).float().clamp(0, 1)
 

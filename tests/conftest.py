@@ -51,6 +51,13 @@ def tiny(tiny_in: Callable[[Path], list[str]], tmp_path: Path) -> list[str]:
     return tiny_in(tmp_path / "runs")
 
 
+@pytest.fixture
+def tiny_but_network(tiny: list[str]) -> list[str]:
+    """The same for the network that a configuration names."""
+    network = tiny.index("--model.init_args.network")
+    return tiny[:network] + tiny[network + 2 :]
+
+
 @pytest.fixture(scope="session")
 def tiny_in(tiny_photographs: Path) -> Callable[[Path], list[str]]:
     """The same command line for a folder of runs, for fixtures that several tests share."""

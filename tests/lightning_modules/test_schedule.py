@@ -213,7 +213,7 @@ def test_a_schedule_can_be_added_and_taken_away(quick_trainer, tiny_images, tmp_
 
 def test_another_optimiser_is_refused(quick_trainer, tiny_images, tmp_path):
     train(quick_trainer, tiny_images, tmp_path)
-    with pytest.raises(ScheduleError, match="trained with Adam, another optimiser than SGD, .* resume with Adam"):
+    with pytest.raises(ScheduleError, match="trained with Adam, another optimiser than SGD: resume with Adam"):
         train(quick_trainer, tiny_images, tmp_path, optimiser=partial(torch.optim.SGD, lr=0.01), steps=6, resume=True)
 
 

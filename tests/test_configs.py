@@ -1,0 +1,121 @@
+"""Every YAML that is shipped works, from training to test and resume, on four tiny pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli.app import SRDistillCLI
+from main import main
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FULL = CONFIGS / "sr" / "full.yaml"
+ALONE = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")])
+NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
+DATA = sorted(CONFIGS.glob("data/*.yaml"))
+TRAINERS = sorted(CONFIGS.glob("trainer/*.yaml"))
+WHOLE_CHAIN = "swinir_light"
+SHALLOW = {"n_resgroups": 1, "n_resblocks": 1, "num_blocks": 1, "num_conv": 1, "depths": [2], "depth": [2]}
+"""What makes a deep network quick, by the names that architectures have for their depth."""
+
+
+def names(files: list[Path]) -> list[str]:
+    return [file.stem for file in files]
+
+
+def run(command: str, files: list[Path], *args: str) -> SRDistillCLI:
+    configs = [arg for file in files for arg in ("--config", str(file))]
+    cli = main([command, *configs, *args])
+    assert cli is not None
+    return cli
+
+
+def whole_chain(files: list[Path], args: list[str]) -> None:
+    """Fit, validate, test, and fit on."""
+    assert run("fit", files, *args).trainer.global_step == 2
+    for command in ("validate", "test"):
+        assert (run(command, files, *args, "--ckpt_path", "best").run_dir / "results.json").is_file()
+    resumed = run("fit", files, *args, "--ckpt_path", "last", "--trainer.max_steps", "3")
+    assert resumed.trainer.global_step == 3
+    assert (resumed.run_dir / "weights.safetensors").is_file()
+
+
+def shallow(file: Path) -> list[str]:
+    """Options that give a network the least depth but its full width."""
+    options = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["options"]
+    changed = {key: SHALLOW.get(key, value) for key, value in options.items()}
+    if "num_heads" in changed:
+        changed["num_heads"] = changed["num_heads"][:1]
+    return ["--model.init_args.network.options", yaml.safe_dump(changed, default_flow_style=True)]
+
+
+@pytest.mark.parametrize("file", ALONE, ids=names(ALONE))
+def test_training_configuration(file: Path, tiny_but_network: list[str]) -> None:
+    whole_chain([file], tiny_but_network)
+
+
+@pytest.mark.parametrize("file", NETWORKS, ids=names(NETWORKS))
+def test_network(file: Path, tiny_but_network: list[str]) -> None:
+    architecture = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["architecture"]
+    if "." in architecture and not importlib.util.find_spec(architecture.partition(".")[0]):
+        pytest.skip(f"{architecture} is not installed")
+    args = [*tiny_but_network, *shallow(file), "--data.init_args.patch_size", "64"]
+    if file.stem == WHOLE_CHAIN:
+        whole_chain([FULL, file], args)
+    else:
+        assert run("fit", [FULL, file], *args, "--trainer.max_steps", "1").trainer.global_step == 1
+
+
+@pytest.mark.parametrize("file", DATA, ids=names(DATA))
+def test_data(file: Path, tiny_but_network: list[str]) -> None:
+    args = [*tiny_but_network, "--data.init_args.validation", "1"]
+    run("fit", [FULL, file], *args)
+    assert (run("test", [FULL, file], *args, "--ckpt_path", "last").run_dir / "results.json").is_file()
+
+
+@pytest.mark.parametrize("file", TRAINERS, ids=names(TRAINERS))
+def test_trainer(file: Path, tiny_but_network: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Devices that may not be here are parsed; then the rest runs on the CPU."""
+    files = [FULL, file]
+    with pytest.raises(SystemExit, match="0"):
+        run("fit", files, "--print_config")
+    shipped = yaml.safe_load(file.read_text())["trainer"]
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"].items() >= shipped.items()
+    on_cpu = ["--trainer.precision=32-true", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    assert run("fit", files, *tiny_but_network, *on_cpu, "--data.init_args.num_workers", "0").trainer.global_step == 2
+
+
+def test_one_batch(tiny_but_network: list[str]) -> None:
+    """With its own number of steps and batches."""
+    own = ("--trainer.max_steps", "--trainer.val_check_interval", "--trainer.log_every_n_steps")
+    pairs = zip(tiny_but_network[::2], tiny_but_network[1::2], strict=True)
+    args = [word for key, value in pairs if key not in own for word in (key, value)]
+    files = [FULL, CONFIGS / "debug" / "one_batch.yaml"]
+    assert run("fit", files, *args).trainer.global_step == 1
+    tested = run("test", files, *args, "--ckpt_path", "best")
+    assert len((tested.run_dir / "per_image.csv").read_text().splitlines()) == 2  # the heading and one of four images
+
+
+def test_overfit(tiny_but_network: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The four batches of the second epoch are those of the first."""
+    seen = []
+    monkeypatch.setattr(
+        "lightning_modules.SuperResolution.on_train_batch_start",
+        lambda _, batch, index: seen.append(batch.hr.sum().item()),
+    )
+    run("fit", [FULL, CONFIGS / "debug" / "overfit.yaml"], *tiny_but_network, "--trainer.max_steps", "8")
+    assert seen[:4] == seen[4:]
+    assert len(set(seen)) == 4
+
+
+def test_profiler(tiny_but_network: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    run("fit", [FULL, CONFIGS / "debug" / "profiler.yaml"], *tiny_but_network)
+    assert "Profiler Report" in caplog.text
+
+
+def test_every_file_is_covered() -> None:
+    debug = {CONFIGS / "debug" / f"{name}.yaml" for name in ("one_batch", "overfit", "profiler")}
+    assert set(CONFIGS.rglob("*.yaml")) == {*ALONE, *NETWORKS, *DATA, *TRAINERS, *debug}
