@@ -54,6 +54,7 @@ class SRDistillCLI(LightningCLI):
             super().__init__(
                 LightningModule,
                 save_config_callback=Provenance,
+                save_config_kwargs={"command": ["main.py", *args]},
                 seed_everything_default=0,
                 parser_class=FriendlyParser,
                 parser_kwargs={"allow_abbrev": False},
@@ -226,7 +227,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # args are always given
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists")  # it is the run's own
-    warnings.filterwarnings("ignore", "The dirpath has changed")  # by design: a resumed run has its own folder
+    warnings.filterwarnings("ignore", "Using `DistributedSampler` with the dataloaders")  # metrics count images once
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )

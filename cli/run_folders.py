@@ -93,10 +93,13 @@ def find_checkpoint(given: str, settings: RunSettings) -> str:
 
     Raises:
         FileNotFoundError: when there is none; Lightning would train from scratch, or score random weights.
+        ValueError: when the file holds weights alone.
     """
     if given not in ("last", "best"):
         if not Path(given).expanduser().is_file():
             raise FileNotFoundError(f"--ckpt_path {given}: no such file; give an existing checkpoint, `last` or `best`")
+        if Path(given).suffix == ".safetensors":
+            raise ValueError(f"--ckpt_path {given}: weights, no checkpoint; give --model.init_args.init_from {given}")
         return str(Path(given).expanduser())
     written = sorted((settings.folder / "fit").glob("*/checkpoints/*.ckpt"), key=os.path.getmtime)
     if not written:

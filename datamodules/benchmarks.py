@@ -63,6 +63,7 @@ class Benchmarks:
             files = [PairedFile(path.name, path, None) for path in embedded_photographs(EMBEDDED_TEST)]
             return PairedFiles(name, files, scale)
         folder = self.folder / name
+        name = folder.name
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"test set {name}: no folder {folder}; put its images into {folder / 'HR'}, or name the folder that "

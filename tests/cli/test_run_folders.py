@@ -127,3 +127,10 @@ def test_the_configuration_of_a_run_makes_a_new_run(tiny: list[str], tmp_path: P
     tested = main(["test", "--config", str(first.run_dir / "config.yaml"), "--ckpt_path", "last"])
     assert tested is not None
     assert (tested.run_dir / "results.json").is_file()
+
+
+def test_weights_are_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.touch()
+    with pytest.raises(ValueError, match=r"give --model\.init_args\.init_from .*weights\.safetensors"):
+        find_checkpoint(str(file), RunSettings())

@@ -1,0 +1,96 @@
+"""Seconds until help is shown, against what importing Lightning takes.
+
+    python benchmarks/startup.py --out benchmarks/results/startup.json
+
+Run it from the root of the repository. Every repeat runs all commands in turn, each in a fresh process, so that a busy
+machine slows them alike. The time that counts is processor time (user + system), which neighbours disturb least; wall
+time stands beside it. Figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+BASELINE = "import LightningCLI"
+COMMANDS = {
+    "import torch": ["-c", "import torch"],
+    "import lightning": ["-c", "import lightning"],
+    BASELINE: ["-c", "from lightning.pytorch.cli import LightningCLI"],
+    "main.py fit --help": ["main.py", "fit", "--help"],
+    "main.py --help": ["main.py", "--help"],
+}
+
+
+def run_once(arguments: list[str]) -> tuple[float, float]:
+    """Processor and wall seconds of a fresh interpreter."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    wall = time.perf_counter() - start
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, wall
+
+
+def measure(repeats: int) -> list[dict[str, str | float]]:
+    """One row per command: medians and the ratio to importing LightningCLI."""
+    for arguments in COMMANDS.values():
+        run_once(arguments)  # fills the disk cache
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+    for _ in track(range(repeats), description="repeats"):
+        for name, arguments in COMMANDS.items():
+            times[name].append(run_once(arguments))
+    medians = {name: [statistics.median(kind) for kind in zip(*pairs, strict=True)] for name, pairs in times.items()}
+    return [
+        {
+            "command": name,
+            "processor, s": round(processor, 2),
+            "wall, s": round(wall, 2),
+            f"/ {BASELINE}": round(processor / medians[BASELINE][0], 2),
+        }
+        for name, (processor, wall) in medians.items()
+    ]
+
+
+def show(rows: list[dict[str, str | float]]) -> None:
+    """Prints the table."""
+    table = Table(title="Start-up, medians")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "command" else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    """Measures, prints a table and, with --out, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    rows = measure(options.repeats)
+    show(rows)
+    if options.out:
+        versions = {name: metadata.version(name) for name in ("torch", "lightning", "jsonargparse")}
+        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+        result = {"environment": {**versions, **machine}, "repeats": options.repeats, "rows": rows}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
