@@ -30,6 +30,7 @@ from callbacks import (
     WeightsExport,
     checkpoint_callbacks,
 )
+from cli.errors import is_ours
 from cli.loggers import finish_wandb, run_loggers
 from cli.parser import FriendlyParser
 from cli.run_folders import RunSettings, find_checkpoint, release, reserve
@@ -223,6 +224,7 @@ def run(args: list[str]) -> SRDistillCLI:
 
 def _quieten() -> None:
     """Libraries' notes that a user can do nothing about."""
+    warnings.formatwarning = _format_warning
     warnings.filterwarnings("ignore", "(?s).*JsonargparseDeprecationWarning")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # args are always given
@@ -231,3 +233,15 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
+
+
+_format_library_warning = warnings.formatwarning
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Our own warnings are for users: without file, line and code."""
+    if is_ours(filename):
+        return f"warning: {message}\n"
+    return _format_library_warning(message, category, filename, lineno, line)

@@ -48,7 +48,10 @@ def message_for_users(error: BaseException) -> str | None:
 def raised_by_us(error: BaseException) -> bool:
     """Whether a `raise` statement of this framework raised it, so that the message was written for users."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not (frames[-1].line or "").startswith("raise "):
-        return False
-    path = Path(frames[-1].filename).resolve()
+    return bool(frames) and is_ours(frames[-1].filename) and (frames[-1].line or "").startswith("raise ")
+
+
+def is_ours(file: str) -> bool:
+    """Whether a source file belongs to this framework, and not to an environment below its folder."""
+    path = Path(file).resolve()
     return ROOT in path.parents and "site-packages" not in path.parts

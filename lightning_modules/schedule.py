@@ -19,7 +19,7 @@ HORIZONS = ("total_steps", "T_max", "total_iters")
 
 
 class ScheduleError(ValueError):
-    """A resumed run asks for an optimiser or schedule that cannot take over from the checkpoint's."""
+    """Settings that an optimiser or scheduler refuses, or that cannot take over from a checkpoint's."""
 
 
 def build_scheduler(

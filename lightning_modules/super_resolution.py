@@ -22,7 +22,14 @@ from datamodules.pair import PairBatch
 from lightning_modules.losses.pixel import L1, PixelLoss
 from lightning_modules.metrics import SRMetrics
 from lightning_modules.networks import NetworkSpec, build_network, check_spec, load_weights
-from lightning_modules.schedule import build_scheduler, scheduler_config, signature, step_plateau, take_over
+from lightning_modules.schedule import (
+    ScheduleError,
+    build_scheduler,
+    scheduler_config,
+    signature,
+    step_plateau,
+    take_over,
+)
 from lightning_modules.upscaling import upscale
 
 DEFAULT_NETWORK = NetworkSpec("EDSR")
@@ -254,7 +261,14 @@ class SuperResolution(L.LightningModule):
                 )
 
     def _fresh_schedule(self) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.lr_scheduler is None:
-            return optimizer, None
-        return optimizer, build_scheduler(self.lr_scheduler, optimizer, self.trainer, self.lr_interval)
+        optimizer, scheduler = None, None
+        try:
+            optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+            if self.lr_scheduler is not None:
+                scheduler = build_scheduler(self.lr_scheduler, optimizer, self.trainer, self.lr_interval)
+        except ScheduleError:
+            raise
+        except (ValueError, TypeError) as error:
+            refused = "optimizer" if optimizer is None else "lr_scheduler"
+            raise ScheduleError(f"model.init_args.{refused}: {error}") from error
+        return optimizer, scheduler

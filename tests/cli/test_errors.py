@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.app import _format_warning
 from cli.errors import exit_with_message
+from datamodules import real
 from main import main
 
 
@@ -84,3 +86,8 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) 
 def test_files_that_the_system_refuses(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: No such file or directory: .*nothing"), exit_with_message():
         (tmp_path / "nothing").read_text()
+
+
+def test_our_own_warnings_are_plain() -> None:
+    assert _format_warning("left out: a.png", UserWarning, real.__file__, 3) == "warning: left out: a.png\n"
+    assert torch.__file__ in _format_warning("deprecated", UserWarning, torch.__file__, 3)

@@ -276,3 +276,25 @@ def test_image_too_small_for_ssim_says_so(tiny_images, quick_trainer, tmp_path):
     tiny_images.benchmarks.sets = [str(folder)]
     with pytest.raises(ValueError, match="too small"):
         quick_trainer().test(SuperResolution(NETWORK), tiny_images)
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused"),
+    [
+        (["--model.optimizer", "Adam", "--model.optimizer.lr", "-1"], r"model\.init_args\.optimizer: Invalid learning"),
+        (
+            [
+                "--model.lr_scheduler",
+                "OneCycleLR",
+                "--model.lr_scheduler.max_lr",
+                "1",
+                "--model.lr_scheduler.pct_start",
+                "2",
+            ],
+            r"model\.init_args\.lr_scheduler: .*pct_start",
+        ),
+    ],
+)
+def test_settings_that_torch_refuses_name_their_key(tiny, setting, refused):
+    with pytest.raises(ValueError, match=refused):
+        main(["fit", *tiny, *setting])
