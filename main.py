@@ -7,10 +7,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from cli import COMMANDS  # imports nothing else
+
 if TYPE_CHECKING:
     from cli.app import SRDistillCLI
 
-COMMANDS = ("fit", "validate", "test", "predict")
 HELP = """\
 usage: python main.py {fit,validate,test,predict} [--config FILE ...] [--KEY VALUE ...]
 

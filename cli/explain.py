@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-COMMANDS = ("fit", "validate", "test", "predict")
+from cli import COMMANDS
+
 CLASSES = (
     "datamodules",
     "datamodules.augmentation",

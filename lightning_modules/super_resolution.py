@@ -200,13 +200,13 @@ class SuperResolution(L.LightningModule):
             ScheduleError: when the optimiser cannot take over.
         """
         self._refuse_another_network(checkpoint.get("hyper_parameters", {}))
-        if self.trainer_or_none is not None and self.trainer.training and "schedule" in checkpoint:
+        if self._attached_trainer is not None and self.trainer.training and "schedule" in checkpoint:
             fresh = self._fresh_schedule()
             if signature(*fresh) != checkpoint["schedule"]:
                 take_over(checkpoint, *fresh, self.lr_interval)
 
     @property
-    def trainer_or_none(self) -> L.Trainer | None:
+    def _attached_trainer(self) -> L.Trainer | None:
         """The Trainer, if one is attached."""
         return self._trainer if isinstance(self._trainer, L.Trainer) else None
 
@@ -234,7 +234,7 @@ class SuperResolution(L.LightningModule):
             self.log(name, value, prog_bar=bar, sync_dist=True)  # equal on all processes, but Lightning cannot know
 
     def _agreed_scale(self) -> int:
-        trainer = self.trainer_or_none
+        trainer = self._attached_trainer
         of_data = getattr(getattr(trainer, "datamodule", None), "scale", None)
         if self.scale is None and of_data is None:
             raise ValueError("the scale is not known: use a datamodule with a scale, or set model.init_args.scale")
