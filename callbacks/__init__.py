@@ -2,6 +2,7 @@
 
 from callbacks.checkpoints import CheckpointSettings, LastCheckpoint, checkpoint_callbacks
 from callbacks.cost import CostTracker
+from callbacks.distilled_writer import DistilledWriter
 from callbacks.ema import EMA
 from callbacks.export import WeightsExport
 from callbacks.image_grid import ImageGrid
@@ -15,6 +16,7 @@ __all__ = [
     "EMA",
     "CheckpointSettings",
     "CostTracker",
+    "DistilledWriter",
     "ImageGrid",
     "LastCheckpoint",
     "NaNGuard",

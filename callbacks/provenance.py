@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +19,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.run_folder import run_folder
 from datamodules.fingerprint import write_atomic
+from datamodules.software import describe_software
 
 SCHEMA = 1
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "jsonargparse",
-    "torchmetrics",
-    "spandrel",
-    "safetensors",
-    "numpy",
-    "pillow",
-)
 
 
 class Provenance(SaveConfigCallback):
     """Writes `config.yaml` (resolved, can be given to `--config` again) and `provenance.json` into the run folder.
 
-    `provenance.json` holds: schema version, stage, command, seed, checkpoint that was read, fingerprint of the training
-    data, git commit and whether the tree had changes, package versions, Python, platform, devices, precision.
+    `provenance.json` holds: schema version, stage, command, seed, checkpoint that was read, fingerprint and budget of
+    the training data, git commit and whether the tree had changes, package versions, Python, platform, devices,
+    precision.
 
     Args:
         args: see SaveConfigCallback.
@@ -86,35 +75,20 @@ class Provenance(SaveConfigCallback):
 
 def describe_run(trainer: Trainer, command: Sequence[str]) -> dict[str, Any]:
     """The content of `provenance.json`."""
-    data = getattr(trainer, "datamodule", None)
+    data = getattr(trainer, "datamodule", None) if trainer.state.fn == TrainerFn.FITTING else None
+    budget = getattr(data, "data_budget", None)
     return {
         "schema": SCHEMA,
         "stage": trainer.state.fn.value if trainer.state.fn else None,
         "command": [Path(command[0]).name, *command[1:]],
         "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
         "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
-        "data_fingerprint": getattr(data, "fingerprint", None) if trainer.state.fn == TrainerFn.FITTING else None,
-        **git_state(Path(__file__).parent),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
+        "data_fingerprint": getattr(data, "fingerprint", None),
+        "data_budget": None if budget is None else budget.to_dict(),
+        **describe_software(),
         "devices": [str(device) for device in _device_names(trainer)],
         "precision": str(trainer.precision),
     }
-
-
-def git_state(folder: Path) -> dict[str, Any]:
-    """Commit of the framework's checkout and whether it has changes; nulls outside a checkout or without git."""
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
 
 def _device_names(trainer: Trainer) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.run_folder import run_folder
+from datamodules.budget import DataBudget
 from datamodules.fingerprint import write_atomic
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ LABELS = {
 class Results(Callback):
     """After `validate` and `test`: a table against bicubic, `results.json` (means) and `per_image.csv`.
 
+    Where the weights' run folder says what they were trained on, table and JSON (`trained_on`) say it too.
     Works with any module that has `validation_metrics` and `test_metrics` of type SRMetrics.
     """
 
@@ -56,22 +59,37 @@ class Results(Callback):
         rows = metrics.rows()
         sets = {name: {"images": sum(row["set"] == name for row in rows), **values} for name, values in means.items()}
         protocol = str(rows[0]["protocol"])
-        write_atomic(self._folder / "results.json", json.dumps({"protocol": protocol, "sets": sets}, indent=2) + "\n")
+        budget = trained_on(trainer.ckpt_path or getattr(trainer.lightning_module, "init_from", None))
+        results = {"protocol": protocol, "sets": sets} | ({"trained_on": budget.to_dict()} if budget else {})
+        write_atomic(self._folder / "results.json", json.dumps(results, indent=2) + "\n")
         metrics.write_csv(self._folder / "per_image.csv")
         console = Console()
-        console.print(results_table(sets, title, protocol))
+        caption = f"{protocol}\ntrained on: {budget.describe()}" if budget else protocol
+        console.print(results_table(sets, title, caption))
         console.print(f"per image, pictures and provenance: {self._folder}", highlight=False, soft_wrap=True)
 
 
-def results_table(sets: dict[str, dict[str, float]], title: str, protocol: str) -> Table:
+def trained_on(weights: str | Path | None) -> DataBudget | None:
+    """What weights were trained on, by the `provenance.json` of the run folder they lie in; None where none tells."""
+    if weights is None:
+        return None
+    for folder in list(Path(weights).expanduser().parents)[:2]:  # RUN/checkpoints/last.ckpt, RUN/weights.safetensors
+        record = folder / "provenance.json"
+        if record.is_file():
+            budget = json.loads(record.read_text(encoding="utf-8")).get("data_budget")
+            return None if budget is None else DataBudget(**budget)
+    return None
+
+
+def results_table(sets: dict[str, dict[str, float]], title: str, caption: str) -> Table:
     """A row per set; for each metric bicubic, SR and the difference.
 
     Args:
         sets: means by metric name, with the number of images under `images`.
         title: above the table.
-        protocol: below the table.
+        caption: below the table.
     """
-    table = Table(title=title, caption=protocol, title_justify="left", caption_justify="left")
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("set")
     table.add_column("images", justify="right")
     metrics = [name for name in LABELS if any(name in values for values in sets.values())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pkgutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from callbacks import (
     EMA,
     CheckpointSettings,
     CostTracker,
+    DistilledWriter,
     ImageGrid,
     NaNGuard,
     PredictionWriter,
@@ -34,8 +36,13 @@ from cli.errors import is_ours
 from cli.loggers import finish_wandb, run_loggers
 from cli.parser import FriendlyParser
 from cli.run_folders import RunSettings, find_checkpoint, release, reserve
+from lightning_modules import Distiller
 
-GROUPS = ("run", "checkpoint", "ema", "image_grid", "trainer")
+PREDICT = (
+    "Upscales the images of data.predict_root with trained weights; or, where the model is a method of distillation, "
+    "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path."
+)
+GROUPS = ("run", "checkpoint", "ema", "image_grid", "distilled", "trainer")
 
 
 class SRDistillCLI(LightningCLI):
@@ -58,7 +65,7 @@ class SRDistillCLI(LightningCLI):
                 save_config_kwargs={"command": ["main.py", *args]},
                 seed_everything_default=0,
                 parser_class=FriendlyParser,
-                parser_kwargs={"allow_abbrev": False},
+                parser_kwargs={"allow_abbrev": False, "predict": {"description": PREDICT}},
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
@@ -89,9 +96,10 @@ class SRDistillCLI(LightningCLI):
         parser.add_class_arguments(CheckpointSettings, "checkpoint")
         parser.add_class_arguments(EMA, "ema")
         parser.add_class_arguments(ImageGrid, "image_grid")
+        parser.add_class_arguments(DistilledWriter, "distilled")
         parser.add_lightning_class_args(Trainer, "trainer")
         groups: Any = parser.groups
-        groups["model"].title = "What is trained (--model.help SuperResolution lists its options)"
+        groups["model"].title = "What is trained or distils (--model.help SuperResolution lists a class's options)"
         groups["data"].title = "What it learns from and is tested on (--data.help RealImages lists its options)"
         parser.set_defaults(
             {
@@ -114,14 +122,13 @@ class SRDistillCLI(LightningCLI):
         settings, stage = self._settings, str(self.config.subcommand)
         _refuse_lists(settings)
         _refuse_two_scales(settings)
-        run = RunSettings(**settings.run)
+        run, model = RunSettings(**settings.run), pkgutil.resolve_name(settings.model.class_path)
         if self._given_checkpoint is not None:
             settings.ckpt_path = find_checkpoint(self._given_checkpoint, run)
-        elif stage != "fit" and not settings.model.get("init_args.init_from"):
-            raise ValueError(
-                f"{stage} needs trained weights: add --ckpt_path last (or best, or a file), "
-                "or --model.init_args.init_from WEIGHTS.safetensors"
-            )
+        elif stage != "fit" and getattr(model, "needs_checkpoint", True):
+            _refuse_untrained(settings, stage)
+        if stage == "predict" and issubclass(model, Distiller):
+            DistilledWriter(**settings.distilled).refuse_existing()
         self.run_dir = reserve(run, stage)
         settings.run.name = None  # config.yaml can be given to --config again, for a run of its own
         settings.trainer.default_root_dir = str(self.run_dir)
@@ -158,9 +165,10 @@ class SRDistillCLI(LightningCLI):
         self.trainer.test(**arguments, **self._weights, verbose=False)
 
     def predict(self, **arguments: Any) -> None:
-        """Upscales; the pictures go to files, and are not kept in memory."""
+        """Upscales, or makes a distilled set; the pictures go to files, and are not kept in memory."""
         self.trainer.predict(**arguments, **self._weights, return_predictions=False)
-        self._tell(f"upscaled images: {self.run_dir / 'predictions'}")
+        if not isinstance(self.model, Distiller):  # its writer tells
+            self._tell(f"upscaled images: {self.run_dir / 'predictions'}")
 
     def _tell(self, line: str) -> None:
         if self.trainer.is_global_zero:
@@ -181,6 +189,7 @@ class SRDistillCLI(LightningCLI):
         return [
             initialised.ema,
             initialised.image_grid,
+            initialised.distilled,
             NaNGuard(),
             CostTracker(),
             RNGState(),
@@ -213,6 +222,14 @@ def _refuse_two_scales(settings: Namespace) -> None:
         raise ValueError(
             f"model.init_args.scale is {model} but data.init_args.scale is {data}; "
             "set data.init_args.scale only, the model takes it from there"
+        )
+
+
+def _refuse_untrained(settings: Namespace, stage: str) -> None:
+    if not settings.model.get("init_args.init_from"):
+        raise ValueError(
+            f"{stage} needs trained weights: add --ckpt_path last (or best, or a file), "
+            "or --model.init_args.init_from WEIGHTS.safetensors"
         )
 
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from datamodules.augmentation import Compose, PairAugmentation, resolve
 from datamodules.benchmarks import Benchmarks
-from datamodules.crops import CropDataset
+from datamodules.budget import DataBudget
+from datamodules.crops import CropDataset, Window
+from datamodules.distilled import DistilledPatch, Pixels
 from datamodules.evaluation import (
     EvaluationSet,
     ImagesToUpscale,
-    UpscaleInput,
     evaluation_loader,
 )
-from datamodules.image_files import UnreadableImage, find_images
+from datamodules.image_files import find_images
 from datamodules.loader import StreamLoader, StreamSampler, repeating_loader
 from datamodules.pair import PairBatch
+from datamodules.patch_store import PatchStore
 from datamodules.paths import resolve_folder
 
 SCALES = (2, 3, 4)
@@ -98,6 +103,34 @@ class SRDataModule(L.LightningDataModule):
     def validation_images(self) -> EvaluationSet:
         """What validation measures on; called after `setup`."""
 
+    @property
+    def source_fingerprint(self) -> str:
+        """SHA-256 that identifies the photographs which the training data come from; called after `setup`."""
+        return self.training_patches().store.index.fingerprint
+
+    @property
+    def data_budget(self) -> DataBudget | None:
+        """How much is trained on; called after `setup`. None where that is not known."""
+        return None
+
+    @property
+    def reads_training_data(self) -> bool:
+        """Whether the run needs what `training_patches` draws from; `test` and upscaling do without."""
+        if self.trainer is None:
+            return True
+        return self.trainer.state.fn in (TrainerFn.FITTING, TrainerFn.VALIDATING) or self._distiller is not None
+
+    def distilled_patches(self) -> Iterator[DistilledPatch]:
+        """What training draws from, whole and in order, as a distilled set holds it; called after `setup("fit")`.
+
+        Yields:
+            HR and, always, its LR; metadata: source (the image's name), top and left (HR pixels).
+        """
+        patches = self.training_patches()
+        for window in patches.windows:
+            yield _patch(patches.store, window)
+            patches.store.release()
+
     def prepare_data(self) -> None:
         """Fetches missing test sets where asked to."""
         self.benchmarks.prepare()
@@ -128,13 +161,17 @@ class SRDataModule(L.LightningDataModule):
         """One loader per test set."""
         return [evaluation_loader(images, self.num_workers) for images in self.benchmarks.open(self.scale)]
 
-    def predict_dataloader(self) -> DataLoader[UpscaleInput | UnreadableImage]:
-        """Images to upscale, one per batch.
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Images to upscale, one per batch; or, for a Distiller, what it makes patches from.
 
         Raises:
             FileNotFoundError: when `predict_root` is not there or holds no image.
             ValueError: when it is not set.
         """
+        if self._distiller is not None:
+            self.setup("fit")
+            loader: DataLoader[Any] = self._distiller.predict_data(self)
+            return loader
         if self.predict_root is None:
             raise ValueError("predict needs images to upscale: add --data.init_args.predict_root FILE_OR_FOLDER")
         path = Path(self.predict_root).expanduser()
@@ -145,6 +182,18 @@ class SRDataModule(L.LightningDataModule):
             images = ImagesToUpscale(root, find_images(root).images)
         return DataLoader(images, batch_size=None, num_workers=self.num_workers)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves tensors; what a Distiller predicts from stays where it is, and it moves what it computes with."""
+        if self._distiller is not None and self.trainer is not None and self.trainer.predicting:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    @property
+    def _distiller(self) -> Any:
+        """The module that predicts, if it is a Distiller (by its method: the class is defined on top of this one)."""
+        module = getattr(self.trainer, "lightning_module", None)
+        return module if hasattr(module, "predict_data") else None
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes pixels floats on the device and, in training, augments the pair there."""
         if not isinstance(batch, PairBatch):
@@ -153,3 +202,14 @@ class SRDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.training:
             return Compose(self._augmentations, self.seed)(batch)
         return batch
+
+
+def _patch(store: PatchStore, window: Window) -> DistilledPatch:
+    hr = _cut(store.hr(window.image), window, 1)
+    lr = _cut(store.lr(window.image), window, store.index.scale)
+    return DistilledPatch(hr, lr, {"source": store.index.names[window.image], "top": window.top, "left": window.left})
+
+
+def _cut(pixels: Pixels, window: Window, scale: int) -> Pixels:
+    top, left, height, width = (length // scale for length in (window.top, window.left, window.height, window.width))
+    return pixels[top : top + height, left : left + width].copy()

@@ -22,6 +22,10 @@ ROUND = 1 << 20
 """Most samples that are permuted at a time, so that an epoch of a huge folder takes neither memory nor a pause."""
 
 
+Place = tuple[int, int, int]
+"""Image number in the store, top and left in HR pixels, both multiples of the scale."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A rectangle that crops are drawn from: image number in the store, then HR pixels, multiples of the scale."""
@@ -60,6 +64,29 @@ def _starts(length: int, side: int, step: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
+def cut(store: PatchStore, places: Sequence[Place], side: int, numbers: torch.Tensor) -> PairBatch:
+    """Squares of stored photographs with the LR that lies in register.
+
+    Args:
+        store: pixels.
+        places: of the squares, B of them.
+        side: HR pixels, a multiple of the scale.
+        numbers: int64 (B,), the batch's `index`.
+
+    Returns:
+        uint8 (B, 3, side, side) and its LR.
+    """
+    scale = store.index.scale
+    hr = np.empty((len(places), side, side, 3), dtype=np.uint8)
+    lr = np.empty((len(places), side // scale, side // scale, 3), dtype=np.uint8)
+    for row, (image, top, left) in enumerate(places):
+        hr[row] = store.hr(image)[top : top + side, left : left + side]
+        low = slice(top // scale, (top + side) // scale), slice(left // scale, (left + side) // scale)
+        lr[row] = store.lr(image)[low]
+    store.release()
+    return PairBatch(_channels_first(lr), _channels_first(hr), numbers)
+
+
 class CropDataset(Dataset[PairBatch]):
     """Patches cropped at random places of windows, large windows the more often.
 
@@ -93,18 +120,9 @@ class CropDataset(Dataset[PairBatch]):
     def __getitems__(self, indices: Sequence[int]) -> PairBatch:
         """The batch of samples with these running numbers: uint8 (B, 3, patch, patch) and its LR."""
         numbers = torch.as_tensor(indices, dtype=torch.int64)
-        places = self._places(numbers)
-        scale, side = self.store.index.scale, self.patch_size
-        hr = np.empty((len(places), side, side, 3), dtype=np.uint8)
-        lr = np.empty((len(places), side // scale, side // scale, 3), dtype=np.uint8)
-        for row, (image, top, left) in enumerate(places):
-            hr[row] = self.store.hr(image)[top : top + side, left : left + side]
-            low = slice(top // scale, (top + side) // scale), slice(left // scale, (left + side) // scale)
-            lr[row] = self.store.lr(image)[low]
-        self.store.release()
-        return PairBatch(_channels_first(lr), _channels_first(hr), numbers)
+        return cut(self.store, self._places(numbers), self.patch_size, numbers)
 
-    def _places(self, numbers: torch.Tensor) -> list[tuple[int, int, int]]:
+    def _places(self, numbers: torch.Tensor) -> list[Place]:
         """Image, top and left (HR pixels, multiples of the scale) of each sample."""
         draws = uniform(self.seed, "crop", numbers, 3)
         position = (self._slots(numbers) + draws[:, 0]) / self._round

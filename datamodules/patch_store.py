@@ -1,4 +1,4 @@
-"""Decode once, read many: photographs and their exact bicubic LR in memory-mapped files.
+"""Decode once, read many: photographs and their LR, exact bicubic or given, in memory-mapped files.
 
 A store is a folder in the cache: `hr.u8` and `lr.u8` hold the pixels of all images one after the other (uint8 RGB, rows
 first), `index.json` their names and sizes, the files left out and why, and the fingerprint. Its name is a hash of the
@@ -38,10 +38,17 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True)
 class Source:
-    """A photograph to store: the name it goes by (relative to its root, POSIX) and the file."""
+    """A photograph to store.
+
+    Attributes:
+        name: that it goes by: relative to its root, POSIX.
+        path: of the file.
+        lr: file of its LR, 1 / scale of its size; None where LR is the exact bicubic reduction.
+    """
 
     name: str
     path: Path
+    lr: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -147,9 +154,10 @@ def open_store(sources: Sequence[Source], scale: int, cache: Path) -> PatchStore
 
 def _ready(sources: Sequence[Source], scale: int, cache: Path) -> Path:
     """Folder of the store, complete."""
-    memo = _key([str(source.path) for source in sources])
-    digests = digest_files([source.path for source in sources], cache / "digests" / f"{memo[:16]}.json")
-    content = [[source.name, digest] for source, digest in zip(sources, digests, strict=True)]
+    files = [source.path for source in sources] + [source.lr for source in sources if source.lr is not None]
+    memo = _key([str(path) for path in files])
+    digests = dict(zip(files, digest_files(files, cache / "digests" / f"{memo[:16]}.json"), strict=True))
+    content = [[source.name, *(digests[path] for path in (source.path, source.lr) if path)] for source in sources]
     fingerprint = _key([FORMAT, scale, content])
     # With this optional package more TIFF files can be read: installing it must not leave the old store in use.
     folder = cache / "stores" / (fingerprint[:32] + ("-codecs" if find_spec("imagecodecs") else ""))
@@ -215,11 +223,16 @@ def _decode_all(sources: Sequence[Source], scale: int) -> Iterator[tuple[Source,
 def _decode(source: Source, scale: int) -> tuple[Pixels, Pixels] | str:
     try:
         image = read_rgb(source.path)
+        lr = None if source.lr is None else read_rgb(source.lr)
     except UnreadableImage as error:
-        return error.reason
+        return error.reason if error.path == source.path else f"LR file {error.path.name}: {error.reason}"
     height, width = (side - side % scale for side in image.shape[:2])
     if min(height, width) == 0:
         return f"too small: {image.shape[1]} x {image.shape[0]} pixels"
     hr = np.ascontiguousarray(image[:height, :width])
-    lr = downscale(torch.from_numpy(hr).permute(2, 0, 1), scale).permute(1, 2, 0)
-    return hr, lr.contiguous().numpy()
+    if lr is None:
+        lr = downscale(torch.from_numpy(hr).permute(2, 0, 1), scale).permute(1, 2, 0).contiguous().numpy()
+    if lr.shape[:2] != (height // scale, width // scale):
+        wanted = f"{width // scale} x {height // scale}"
+        return f"LR file has {lr.shape[1]} x {lr.shape[0]} pixels, expected {wanted}"
+    return hr, lr

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.base import SRDataModule
+from datamodules.budget import DataBudget
 from datamodules.crops import CropDataset, Window, sub_images, whole_images
 from datamodules.evaluation import StoredImages
 from datamodules.image_files import find_images
@@ -84,13 +84,22 @@ class RealImages(SRDataModule):
         """Content hash of the photographs and the scale."""
         return self.store.index.fingerprint
 
+    @property
+    def data_budget(self) -> DataBudget:
+        """Of the photographs that are not held out."""
+        names = {name for _, name in self.training_images}
+        sizes = [self.store.index.sizes[image] for image, _ in self.training_images]
+        files = [source.path for source in self._files[0] if source.name in names]
+        pixels = sum(height * width for height, width in sizes)
+        return DataBudget(len(names), pixels, sum(path.stat().st_size for path in files), 100.0)
+
     def prepare_data(self) -> None:
         """Builds the store, fetches missing test sets where asked to, and reports files that cannot be used.
 
         `test` and `predict` do not touch the photographs, which need not be on the machine then.
         """
         super().prepare_data()
-        if self.trainer is not None and self.trainer.state.fn not in (TrainerFn.FITTING, TrainerFn.VALIDATING):
+        if not self.reads_training_data:
             return
         if self.download and self.root != EMBEDDED and find_folder(self.root) is None:
             from datamodules.download import fetch

@@ -13,7 +13,10 @@ from main import main
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FULL = CONFIGS / "sr" / "full.yaml"
-ALONE = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")])
+ON_DISTILLED = CONFIGS / "sr" / "distilled.yaml"
+ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - {ON_DISTILLED})
+SELECTIONS = sorted(CONFIGS.glob("selection/*.yaml"))
+DISTILLERS = {name: CONFIGS / "distill" / f"{name}.yaml" for name in ("select", "relabel")}
 NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TRAINERS = sorted(CONFIGS.glob("trainer/*.yaml"))
@@ -55,6 +58,29 @@ def shallow(file: Path) -> list[str]:
 @pytest.mark.parametrize("file", ALONE, ids=names(ALONE))
 def test_training_configuration(file: Path, tiny_but_network: list[str]) -> None:
     whole_chain([file], tiny_but_network)
+
+
+@pytest.mark.parametrize("file", SELECTIONS, ids=names(SELECTIONS))
+def test_selection(file: Path, tiny_but_network: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 27 candidates of three pictures, which are smoother than any threshold for photographs."""
+    monkeypatch.chdir(tmp_path)
+    args = [*tiny_but_network, "--data.init_args.budget.percent", "4"]
+    if "checkpoint:" in file.read_text():
+        run("fit", [FULL], *tiny_but_network, "--run.experiment", "scorer", "--run.name", "scorer")
+    if file.stem == "threshold":
+        args += ["--data.init_args.filters", "[{class_path: Threshold, init_args: {below: 99}}]"]
+    assert run("fit", [CONFIGS / "sr" / "selected.yaml", file], *args).trainer.global_step == 2
+
+
+def test_distillation(tiny_but_network: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file reads what the ones before it have written, where they say."""
+    monkeypatch.chdir(tmp_path)
+    run("predict", [DISTILLERS["select"]], *tiny_but_network)
+    whole_chain([ON_DISTILLED], tiny_but_network)
+    run("fit", [CONFIGS / "quickstart.yaml"], *tiny_but_network, "--run.name", "teacher")
+    run("predict", [DISTILLERS["relabel"]], *tiny_but_network)
+    again = ["--data.init_args.distilled", "distilled/relabelled", "--run.experiment", "relabelled"]
+    whole_chain([ON_DISTILLED], [*tiny_but_network, *again])
 
 
 @pytest.mark.parametrize("file", NETWORKS, ids=names(NETWORKS))
@@ -118,4 +144,5 @@ def test_profiler(tiny_but_network: list[str], caplog: pytest.LogCaptureFixture)
 
 def test_every_file_is_covered() -> None:
     debug = {CONFIGS / "debug" / f"{name}.yaml" for name in ("one_batch", "overfit", "profiler")}
-    assert set(CONFIGS.rglob("*.yaml")) == {*ALONE, *NETWORKS, *DATA, *TRAINERS, *debug}
+    distillation = {ON_DISTILLED, *DISTILLERS.values()}
+    assert set(CONFIGS.rglob("*.yaml")) == {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *TRAINERS, *debug}

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from callbacks.provenance import git_state
+from datamodules.software import git_state
 from main import main
 
 
@@ -22,6 +22,7 @@ def test_content(runs):
     fit = record(runs.fit)
     assert (fit["schema"], fit["stage"], fit["seed"], fit["precision"]) == (1, "fit", 0, "32-true")
     assert fit["data_fingerprint"] == runs.fit.datamodule.fingerprint
+    assert fit["data_budget"] == runs.fit.datamodule.data_budget.to_dict()
     assert fit["packages"]["torch"] == metadata.version("torch")
     assert fit["checkpoint"] is None
     assert {"python", "platform", "devices", "commit", "dirty", "command"} <= fit.keys()
@@ -30,6 +31,7 @@ def test_content(runs):
 def test_a_test_names_its_checkpoint(runs):
     test = record(runs.test)
     assert test["stage"] == "test"
+    assert test["data_budget"] is None  # it trained on nothing
     assert test["checkpoint"] == str(runs.fit.run_dir / "checkpoints" / "last.ckpt")
 
 

@@ -10,7 +10,8 @@ import math
 import pytest
 from rich.console import Console
 
-from callbacks.results import results_table
+from callbacks.results import results_table, trained_on
+from datamodules.budget import DataBudget
 from main import main
 
 
@@ -41,6 +42,30 @@ def test_table_shows_sr_against_bicubic():
     assert [cell.strip() for cell in first] == ["Set5", "5", "28.43", "30.46", "+2.02", "0.8113", "0.8600", "+0.0487"]
     assert [cell.strip() for cell in second][4:5] == ["-0.09"]
     assert "PSNR/SSIM on Y" in text
+
+
+def test_says_what_the_weights_were_trained_on(runs, capsys):
+    """Also where they are given as weights."""
+    for name in ("checkpoints/last.ckpt", "weights.safetensors"):
+        path = str(runs.fit.run_dir / name)
+        option = "--ckpt_path" if name.endswith("ckpt") else "--model.init_args.init_from"
+        folder = main(["test", *runs.arguments, option, path]).run_dir
+        budget = runs.fit.datamodule.data_budget
+        assert json.loads((folder / "results.json").read_text())["trained_on"] == budget.to_dict()
+        assert f"trained on: {budget.describe()}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_weights_of_unknown_origin(tmp_path):
+    """Loose files, and runs of versions that kept no budget."""
+    budget = DataBudget(3, 27648, 1000, 100.0, "a.ckpt, weight 0.5")
+    for name, record in {"new": {"data_budget": budget.to_dict()}, "old": {"stage": "fit"}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "provenance.json").write_text(json.dumps(record))
+    assert trained_on(tmp_path / "new" / "checkpoints" / "best.ckpt") == budget
+    assert trained_on(tmp_path / "new" / "weights.safetensors") == budget
+    assert trained_on(tmp_path / "old" / "checkpoints" / "best.ckpt") is None
+    assert trained_on(tmp_path / "loose.safetensors") is None
+    assert trained_on(None) is None
 
 
 def test_validation_is_reported_too(runs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -47,6 +48,18 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(patch_store, "_build", recorded)
     return built
+
+
+@pytest.fixture
+def with_lr(photographs) -> Callable[..., list[Source]]:
+    """`with_lr("a.png", size=(24, 32))`: photographs of 96 x 128 pixels and unrelated LR files of that size."""
+
+    def make(*names: str, size: tuple[int, int] = (24, 32)) -> list[Source]:
+        sources = sources_in(photographs(*names, size=(96, 128)))
+        low = photographs(*names, size=size, folder="low", first=90)
+        return [Source(source.name, source.path, low / source.name) for source in sources]
+
+    return make
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -178,6 +191,44 @@ def test_installing_an_optional_decoder_makes_another_store(photographs, cache, 
         monkeypatch.setattr(patch_store, "find_spec", lambda name, found=installed: found)
         open_store(sources, 4, cache)
     assert len(builds) == 2
+
+
+def test_a_given_lr_is_stored_as_it_is(with_lr, cache):
+    sources = with_lr("a.png", "b.png")
+    mixed = open_store([sources[0], Source("b.png", sources[1].path)], 4, cache)
+    for image, path in ((mixed.hr(0), sources[0].path), (mixed.lr(0), sources[0].lr), (mixed.hr(1), sources[1].path)):
+        assert np.array_equal(image, np.asarray(Image.open(path)))
+    bicubic = downscale(torch.from_numpy(mixed.hr(1).copy()).permute(2, 0, 1), 4).permute(1, 2, 0)
+    assert np.array_equal(mixed.lr(1), bicubic)
+
+
+def test_content_of_lr_files_makes_another_store(with_lr, photographs, cache, builds):
+    sources = with_lr("a.bmp", "b.bmp")
+    plain = [Source(source.name, source.path) for source in sources]
+    first = [open_store(some, 4, cache).index.fingerprint for some in (plain, sources, [sources[0], plain[1]])]
+    photographs("a.bmp", size=(24, 32), folder="low", first=7)
+    assert len({*first, open_store(sources, 4, cache).index.fingerprint}) == 4
+    assert open_store(plain, 4, cache).index.fingerprint == first[0]
+    assert len(builds) == 4
+
+
+def test_fingerprint_without_lr_files_has_not_changed(photographs, cache):
+    """Recomputed by its definition, so that stores and records of before stay valid."""
+    sources = sources_in(photographs("a.png", "b.png"))
+    content = [[source.name, hashlib.sha256(source.path.read_bytes()).hexdigest()] for source in sources]
+    expected = hashlib.sha256(json.dumps([1, 4, content]).encode()).hexdigest()
+    assert open_store(sources, 4, cache).index.fingerprint == expected
+
+
+def test_lr_that_cannot_be_used_is_named_with_reasons(with_lr, cache):
+    sources = with_lr("a.png", "b.png", "c.png")
+    Image.new("RGB", (33, 24)).save(sources[0].lr)
+    sources[1].lr.write_text("not pixels")
+    store = open_store(sources, 4, cache)
+    assert store.index.names == ["c.png"]
+    reasons = [file.reason for file in store.index.skipped]
+    assert reasons[0] == "LR file has 33 x 24 pixels, expected 32 x 24"
+    assert reasons[1].startswith("LR file b.png: not an image")
 
 
 @needs_fork

@@ -1,0 +1,206 @@
+"""Time and memory of every selector against the number of candidates; extrapolated to a million.
+
+    python benchmarks/selector_scaling.py
+    python benchmarks/selector_scaling.py --out benchmarks/results/selector_scaling.json
+    python benchmarks/selector_scaling.py --dimensions 512 --selectors KCentre Herding --candidates 10000
+
+Run it from the root of the repository. Candidates are synthetic: scores, features in a mapped file as `SelectedPatches`
+keeps them, and seven pseudo-classes. Each selector runs in a fresh process on one thread:
+
+- ``seconds``: for the choice alone; scores, features and labels are there already;
+- ``memory``: the most by which the process's own memory grew (Linux; null elsewhere), seen every 2 ms. Mapped pages of
+  the features do not count, as the system takes them back when it needs them;
+- ``cost``: how time grows with N candidates, n chosen, D dimensions and K classes; R are the references of
+  `DistributionMatching`, the smaller of N and max(16384, 4 n);
+- ``at 1 M``: seconds at a million candidates and the same percentage: those at the most candidates measured, times the
+  ratio of the costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datamodules.selection import selectors
+from datamodules.selection.interfaces import Pool, Selector
+
+CLASSES = 7
+Cost = Callable[[float, float, float], float]
+SORTING: tuple[str, Cost] = ("N log N", lambda candidates, chosen, dimensions: candidates * math.log(candidates))
+PASSES: tuple[str, Cost] = ("N n D", lambda candidates, chosen, dimensions: candidates * chosen * dimensions)
+COSTS: dict[str, tuple[str, Cost]] = {
+    "Random": SORTING,
+    "Lowest": SORTING,
+    "Highest": SORTING,
+    "Stratified": SORTING,
+    "ClusterBalanced": SORTING,
+    "KCentre": PASSES,
+    "Herding": PASSES,
+    "Deduplicated": (
+        "N D + n^2 D / K",
+        lambda candidates, chosen, dimensions: dimensions * (candidates + chosen**2 / CLASSES),
+    ),
+    # A distance to the references comes out of a matrix product, six times as fast as one to the latest of the chosen.
+    "DistributionMatching": (
+        "N (R + 18 n)",
+        lambda candidates, chosen, dimensions: candidates * (min(candidates, max(16384, 4 * chosen)) + 18 * chosen),
+    ),
+}
+Row = dict[str, str | int | float | None]
+
+
+class OwnMemory:
+    """Watches the anonymous memory of this process from a thread; `growth` is in bytes, None where it is unknown."""
+
+    def __enter__(self) -> Self:
+        self._process = psutil.Process()
+        self._known = sys.platform == "linux"
+        if self._known and hasattr(ctypes.CDLL(None), "malloc_trim"):
+            ctypes.CDLL(None).malloc_trim(0)  # what earlier cases freed would hide what this one takes
+        self._before = self._peak = self._now()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.growth = self._peak - self._before if self._known else None
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.002):
+            self._peak = max(self._peak, self._now())
+
+    def _now(self) -> int:
+        memory = self._process.memory_info()
+        return memory.rss - getattr(memory, "shared", 0)
+
+
+def make_pool(count: int, dimensions: int, seed: int, folder: Path) -> Pool:
+    """Synthetic candidates: classes with centres of their own, scores that depend on the features."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, count)
+    centres = random.standard_normal((CLASSES, dimensions)).astype(np.float32)
+    path = folder / f"{count}.npy"
+    features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, dimensions))
+    for start in range(0, count, 10_000):
+        rows = slice(start, start + 10_000)
+        own = centres[labels[rows]]
+        features[rows] = own + random.standard_normal(own.shape, dtype=np.float32)
+    scores = (25 + 3 * features[:, 0].astype(np.float64)).round(6)
+    features.flush()
+    return Pool(scores, np.load(path, mmap_mode="r", allow_pickle=False), labels)
+
+
+def measure(selector: Selector, pool: Pool, percent: float) -> Row:
+    """One choice."""
+    count = max(1, round(len(pool) * percent / 100))
+    with OwnMemory() as memory:
+        start = time.perf_counter()
+        chosen = selector.select(pool, count, 0)
+        seconds = time.perf_counter() - start
+    assert len(np.unique(chosen)) == count
+    return {
+        "selector": type(selector).__name__,
+        "candidates": len(pool),
+        "percent": percent,
+        "chosen": count,
+        "seconds": round(seconds, 4),
+        "memory, MB": None if memory.growth is None else round(memory.growth / 1e6, 1),
+    }
+
+
+def measure_all(name: str, options: argparse.Namespace) -> list[Row]:
+    """All cases of one selector, in this process; small ones first, so that none hides behind a larger one's memory."""
+    selector = getattr(selectors, name)()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        warm = make_pool(1000, options.dimensions, options.seed, Path(folder))
+        selector.select(warm, 10, 0)  # first use of a library loads it
+        for count in sorted(options.candidates):
+            pool = make_pool(count, options.dimensions, options.seed, Path(folder))
+            rows += [measure(selector, pool, percent) for percent in sorted(options.percent)]
+    return rows
+
+
+def in_fresh_process(name: str, options: argparse.Namespace) -> list[Row]:
+    """The same, from another process."""
+    numbers = {"--candidates": options.candidates, "--percent": options.percent}
+    lists = [part for key, values in numbers.items() for part in (key, *map(str, values))]
+    single = ["--dimensions", str(options.dimensions), "--seed", str(options.seed)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--only", name, *single, *lists]
+    one_thread = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=one_thread).stdout)
+
+
+def extrapolated(row: Row, options: argparse.Namespace) -> Row:
+    """The row with its cost and, at the most candidates, the seconds that a million would take."""
+    text, cost = COSTS[str(row["selector"])]
+    candidates, chosen, seconds = (float(row[key] or 0) for key in ("candidates", "chosen", "seconds"))
+    growth = cost(1e6, 1e6 / candidates * chosen, options.dimensions) / cost(candidates, chosen, options.dimensions)
+    largest = candidates == max(options.candidates)
+    return {**row, "cost": text, "at 1 M, s": round(seconds * growth, 1) if largest else None}
+
+
+def show(rows: list[Row], dimensions: int) -> None:
+    """Print the table."""
+    table = Table(title=f"Selectors on one thread, {dimensions} dimensions")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column in ("selector", "cost") else "right")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(width=120).print(table)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Measure, print a table and, with --out, write JSON."""
+    parser = argparse.ArgumentParser(description="Time and memory of selectors against the number of candidates.")
+    parser.add_argument("--selectors", nargs="+", choices=list(COSTS), default=list(COSTS), help="to measure")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[10_000, 100_000], help="numbers of them")
+    parser.add_argument("--percent", type=float, nargs="+", default=[0.68, 5.0], help="of the candidates, to choose")
+    parser.add_argument("--dimensions", type=int, default=64, help="of the features")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic candidates")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # the fresh process is given this
+    options = parser.parse_args(args)
+    torch.set_num_threads(1)
+    if options.only:
+        print(json.dumps(measure_all(options.only, options)))
+        return
+    measured = [row for name in options.selectors for row in in_fresh_process(name, options)]
+    rows = [extrapolated(row, options) for row in measured]
+    show(rows, options.dimensions)
+    if options.out:
+        command = shlex.join(["python", "benchmarks/selector_scaling.py", *(sys.argv[1:] if args is None else args)])
+        machine = {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count(), "threads": 1}
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        settings = {"dimensions": options.dimensions, "classes": CLASSES, "seed": options.seed}
+        result = {"command": command, "environment": machine | versions, **settings, "rows": rows}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""SelectedPatches: train on a chosen few percent of a folder of photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from datamodules.budget import DataBudget
+from datamodules.crops import CropDataset
+from datamodules.distilled import DistilledPatch
+from datamodules.real import RealImages
+from datamodules.selection.candidates import Candidates
+from datamodules.selection.choose import Budget, Rule, Selection, choose
+from datamodules.selection.clustering import PseudoLabels
+from datamodules.selection.criteria import PSNRBicubic
+from datamodules.selection.features import Descriptor
+from datamodules.selection.interfaces import Criterion, Features, Filter, Selector
+from datamodules.selection.selectors import Random
+
+
+class SelectedPatches(RealImages):
+    """Patches on a grid over the training photographs, of which a rule keeps a budget.
+
+    Validation photographs are those of `RealImages` with the same root, so that regimes compare. Scores, features and
+    the choice are cached beside the decoded photographs.
+
+    Args:
+        budget: how many patches to keep: one of `patches`, `ipc` (images per pseudo-class) and `percent` (of all HR
+            pixels); none of them keeps all that the filters leave.
+        candidate_size: HR side of the candidates in pixels; null is the patch size. Crops of the patch size are drawn
+            from larger candidates.
+        candidate_stride: HR pixels from one candidate to the next; null is the size (no overlap).
+        criterion: gives each candidate a score; null is the grey PSNR of bicubic.
+        filters: leave out candidates by their score, one filter after the other.
+        features: give each candidate a vector, where selector or pseudo-labels need one; null is the descriptor
+            without weights.
+        pseudo_labels: k-means classes of what the filters left; null makes 7 where selector or budget need some.
+        selector: chooses among what the filters left; null is at random.
+        select_seed: of clustering and selector; null is the datamodule's seed.
+        options: see `RealImages`.
+
+    Raises:
+        ValueError: as the parts do, and when the candidates are smaller than the training patches.
+    """
+
+    def __init__(
+        self,
+        budget: Budget = Budget(),  # noqa: B008
+        candidate_size: int | None = None,
+        candidate_stride: int | None = None,
+        criterion: Criterion | None = None,
+        filters: Sequence[Filter] = (),
+        features: Features | None = None,
+        pseudo_labels: PseudoLabels | None = None,
+        selector: Selector | None = None,
+        select_seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if self.sub_image is not None:
+            raise ValueError(
+                f"data.sub_image is {self.sub_image} but candidates have data.candidate_size; leave sub_image out"
+            )
+        self.candidate_size = self.patch_size if candidate_size is None else candidate_size
+        self.candidate_stride = self.candidate_size if candidate_stride is None else candidate_stride
+        if self.candidate_size < self.patch_size:
+            raise ValueError(
+                f"data.candidate_size is {candidate_size} but training patches have {self.patch_size} pixels; "
+                "set data.patch_size to at most the candidate size"
+            )
+        self._parts = {
+            "criterion": criterion or PSNRBicubic(),
+            "filters": list(filters),
+            "features": features or Descriptor(),
+            "pseudo_labels": pseudo_labels,
+            "selector": selector or Random(),
+            "budget": budget,
+        }
+        self._select_seed = select_seed
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What was chosen; computed on first use after `setup`, or read from the cache."""
+        images = [image for image, _ in self.training_images]
+        candidates = Candidates(self.store, images, self.candidate_size, self.candidate_stride)
+        seed = self.seed if self._select_seed is None else self._select_seed
+        return choose(candidates, Rule(**self._parts, seed=seed), self.cache)
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the photographs and of the chosen places."""
+        return self.selection.fingerprint
+
+    @property
+    def data_budget(self) -> DataBudget:
+        """Of the chosen patches."""
+        return self.selection.budget
+
+    def prepare_data(self) -> None:
+        """Chooses, on one process; the others read the outcome."""
+        super().prepare_data()
+        if self.reads_training_data:
+            self.setup("fit")
+            _ = self.selection
+
+    def training_patches(self) -> CropDataset:
+        """Crops of the chosen patches."""
+        chosen = self.selection.chosen
+        return CropDataset(self.store, self.selection.candidates.windows(chosen), self.patch_size, self.seed)
+
+    def distilled_patches(self) -> Iterator[DistilledPatch]:
+        """The chosen patches whole, with score and pseudo-label."""
+        selection = self.selection
+        labels = [None] * len(selection.chosen) if selection.labels is None else selection.labels.tolist()
+        scores = selection.scores[selection.chosen].tolist()
+        for patch, label, score in zip(super().distilled_patches(), labels, scores, strict=True):
+            yield DistilledPatch(patch.hr, patch.lr, {"pseudo_label": label, "score": score, **patch.metadata})

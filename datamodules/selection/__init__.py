@@ -1,0 +1,55 @@
+"""Which patches to learn from: criteria, filters, features, pseudo-labels and selectors; see `interfaces`."""
+
+from __future__ import annotations
+
+from datamodules.selection.choose import Budget, Rule, Selection, choose
+from datamodules.selection.clustering import PseudoLabels
+from datamodules.selection.criteria import (
+    GradientEntropy,
+    GreyEntropy,
+    HighFrequencyEnergy,
+    PSNRBicubic,
+    SobelMagnitude,
+    SRLoss,
+)
+from datamodules.selection.features import Descriptor, OpenCLIP, TimmBackbone
+from datamodules.selection.filters import Band, Threshold
+from datamodules.selection.selectors import (
+    ClusterBalanced,
+    Deduplicated,
+    DistributionMatching,
+    Herding,
+    Highest,
+    KCentre,
+    Lowest,
+    Random,
+    Stratified,
+)
+
+__all__ = [
+    "Band",
+    "Budget",
+    "ClusterBalanced",
+    "Deduplicated",
+    "Descriptor",
+    "DistributionMatching",
+    "GradientEntropy",
+    "GreyEntropy",
+    "Herding",
+    "HighFrequencyEnergy",
+    "Highest",
+    "KCentre",
+    "Lowest",
+    "OpenCLIP",
+    "PSNRBicubic",
+    "PseudoLabels",
+    "Random",
+    "Rule",
+    "SRLoss",
+    "Selection",
+    "SobelMagnitude",
+    "Stratified",
+    "Threshold",
+    "TimmBackbone",
+    "choose",
+]

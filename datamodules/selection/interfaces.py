@@ -1,0 +1,143 @@
+"""What a criterion, a filter, a feature extractor and a selector are, and what passes between them.
+
+    candidates -Criterion-> scores -Filter-> fewer -Features-> vectors -PseudoLabels-> classes -Selector-> chosen
+
+Every part is a class whose constructor arguments are plain values, given in YAML by class name. A new rule is one such
+class; `datamodules.selection` lists them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.pair import PairBatch
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+class Part:
+    """Something with settings, which cached outcomes are keyed by."""
+
+    def identity(self) -> dict[str, Any]:
+        """Class name and settings as plain values; a part that reads a file adds the file's content digest."""
+        public = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        settings = {key: value.identity() if isinstance(value, Part) else value for key, value in public.items()}
+        return {"class": type(self).__name__, **settings}
+
+
+class Criterion(Part, ABC):
+    """A score per patch.
+
+    Attributes:
+        label: what is measured and its unit, for the axis of a plot: "PSNR of bicubic [dB]".
+        complex_when: which end of the scale complex patches lie at.
+    """
+
+    label: ClassVar[str]
+    complex_when: ClassVar[Literal["low", "high"]]
+
+    @abstractmethod
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        """Scores of a batch of patches, on the batch's device.
+
+        Args:
+            pairs: uint8 (B, 3, side, side) HR in [0, 255], and its LR as training sees it.
+
+        Returns:
+            (B,), floating point.
+        """
+
+
+class Filter(Part, ABC):
+    """Leaves out candidates by their score alone, before features are computed."""
+
+    @abstractmethod
+    def keep(self, scores: Floats) -> NDArray[np.bool_]:
+        """Which of the candidates stay.
+
+        Args:
+            scores: (N,), N at least 1.
+
+        Raises:
+            ValueError: when none would stay; the message gives the scores' quantiles.
+        """
+
+
+class Features(Part, ABC):
+    """A vector per patch."""
+
+    @abstractmethod
+    def load(self, device: torch.device) -> None:
+        """Gets weights ready on the device; called once before the first batch. No constructor reads a file."""
+
+    @abstractmethod
+    def __call__(self, hr: Tensor) -> Tensor:
+        """Vectors of a batch of patches.
+
+        Args:
+            hr: float32 RGB in [0, 1], (B, 3, side, side), on the device of `load`.
+
+        Returns:
+            float32, (B, D).
+        """
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates that a selector chooses from, in a fixed order.
+
+    Attributes:
+        scores: (N,), rounded to six digits, so that the last bits, in which machines differ, decide nothing.
+        features: float32 (N, D), in memory or memory-mapped; None unless the selector needs them.
+        labels: pseudo-labels 0 .. K - 1, int64 (N,); None unless asked for.
+    """
+
+    scores: Floats
+    features: Vectors | None = None
+    labels: Indices | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def subset(self, indices: Indices) -> Pool:
+        """Some of the candidates, in the order of `indices`."""
+        return replace(
+            self,
+            scores=self.scores[indices],
+            features=None if self.features is None else self.features[indices],
+            labels=None if self.labels is None else self.labels[indices],
+        )
+
+
+class Selector(Part, ABC):
+    """Chooses a number of candidates.
+
+    Attributes:
+        needs_features: whether `Pool.features` must be there.
+        needs_labels: whether `Pool.labels` must be there.
+    """
+
+    needs_features: bool = False
+    needs_labels: bool = False
+
+    @abstractmethod
+    def select(self, pool: Pool, count: int, seed: int) -> Indices:
+        """Chooses candidates; the same pool, count and seed give the same choice on every machine.
+
+        Args:
+            pool: candidates.
+            count: how many to choose, from 1 to `len(pool)`.
+            seed: of all random decisions.
+
+        Returns:
+            int64 (count,), distinct positions in the pool; in the order chosen where there is one.
+        """
