@@ -7,7 +7,7 @@
 Run it from the root of the repository. Candidates are synthetic: scores, features in a mapped file as `SelectedPatches`
 keeps them, and seven pseudo-classes. Each selector runs in a fresh process on one thread:
 
-- ``seconds``: for the choice alone; scores, features and labels are there already;
+- ``seconds``: of processor time, for the choice alone; scores, features and labels are there already;
 - ``memory``: the most by which the process's own memory grew (Linux; null elsewhere), seen every 2 ms. Mapped pages of
   the features do not count, as the system takes them back when it needs them;
 - ``cost``: how time grows with N candidates, n chosen, D dimensions and K classes; R are the references of
@@ -32,7 +32,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import psutil
@@ -46,9 +46,19 @@ from datamodules.selection import selectors
 from datamodules.selection.interfaces import Pool, Selector
 
 CLASSES = 7
-Cost = Callable[[float, float, float], float]
-SORTING: tuple[str, Cost] = ("N log N", lambda candidates, chosen, dimensions: candidates * math.log(candidates))
-PASSES: tuple[str, Cost] = ("N n D", lambda candidates, chosen, dimensions: candidates * chosen * dimensions)
+
+
+class Size(NamedTuple):
+    """What the cost of a choice depends on."""
+
+    candidates: float
+    chosen: float
+    dimensions: int
+
+
+Cost = Callable[[Size], float]
+SORTING: tuple[str, Cost] = ("N log N", lambda size: size.candidates * math.log(size.candidates))
+PASSES: tuple[str, Cost] = ("N n D", lambda size: size.candidates * size.chosen * size.dimensions)
 COSTS: dict[str, tuple[str, Cost]] = {
     "Random": SORTING,
     "Lowest": SORTING,
@@ -59,12 +69,12 @@ COSTS: dict[str, tuple[str, Cost]] = {
     "Herding": PASSES,
     "Deduplicated": (
         "N D + n^2 D / K",
-        lambda candidates, chosen, dimensions: dimensions * (candidates + chosen**2 / CLASSES),
+        lambda size: size.dimensions * (size.candidates + size.chosen**2 / CLASSES),
     ),
     # A distance to the references comes out of a matrix product, six times as fast as one to the latest of the chosen.
     "DistributionMatching": (
         "N (R + 18 n)",
-        lambda candidates, chosen, dimensions: candidates * (min(candidates, max(16384, 4 * chosen)) + 18 * chosen),
+        lambda size: size.candidates * (min(size.candidates, max(16384, 4 * size.chosen)) + 18 * size.chosen),
     ),
 }
 Row = dict[str, str | int | float | None]
@@ -118,16 +128,16 @@ def measure(selector: Selector, pool: Pool, percent: float) -> Row:
     """One choice."""
     count = max(1, round(len(pool) * percent / 100))
     with OwnMemory() as memory:
-        start = time.perf_counter()
+        start = time.thread_time()
         chosen = selector.select(pool, count, 0)
-        seconds = time.perf_counter() - start
+        seconds = time.thread_time() - start
     assert len(np.unique(chosen)) == count
     return {
         "selector": type(selector).__name__,
         "candidates": len(pool),
         "percent": percent,
         "chosen": count,
-        "seconds": round(seconds, 4),
+        "seconds": round(seconds, 3),
         "memory, MB": None if memory.growth is None else round(memory.growth / 1e6, 1),
     }
 
@@ -159,7 +169,8 @@ def extrapolated(row: Row, options: argparse.Namespace) -> Row:
     """The row with its cost and, at the most candidates, the seconds that a million would take."""
     text, cost = COSTS[str(row["selector"])]
     candidates, chosen, seconds = (float(row[key] or 0) for key in ("candidates", "chosen", "seconds"))
-    growth = cost(1e6, 1e6 / candidates * chosen, options.dimensions) / cost(candidates, chosen, options.dimensions)
+    million = Size(1e6, 1e6 / candidates * chosen, options.dimensions)
+    growth = cost(million) / cost(Size(candidates, chosen, options.dimensions))
     largest = candidates == max(options.candidates)
     return {**row, "cost": text, "at 1 M, s": round(seconds * growth, 1) if largest else None}
 

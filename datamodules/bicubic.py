@@ -28,6 +28,7 @@ Border = Literal["clamp", "mirror"]
 _BLOCK = 8  # outputs per banded matrix: fewer waste calls, more waste multiplications by zero
 _TILE = {"cpu": 1 << 20}  # elements worked on at a time in uint8 mode, to stay in a CPU's cache
 _TILE_ELSEWHERE = 1 << 26  # other devices: only to bound memory
+_SHORT = 32  # inputs up to which an axis is enlarged faster by one full matrix than block by block
 _NAMED_DENOMINATORS = 10_000  # a float within rounding of such a fraction (1/3, 0.3) is meant to be that fraction
 
 
@@ -254,6 +255,19 @@ def _bands(contributions: _Contributions, length: int, border: str, dtype: torch
 
 
 @lru_cache(maxsize=256)
+def _short_matrix(length: int, factor: Fraction, border: str, single: bool, device: torch.device) -> Tensor | None:
+    """(outputs, length) for a short axis that is enlarged and summed exactly; else None."""
+    weights, sources = _contributions(length, factor)
+    dtype = _exact_dtype(weights)
+    if factor <= 1 or length > _SHORT or dtype is None:
+        return None
+    matrix = np.zeros((len(weights), length))
+    np.add.at(matrix, (np.arange(len(weights))[:, None], _inside(sources, length, border)), weights)
+    with torch.inference_mode(False):
+        return torch.as_tensor(matrix, dtype=dtype if single else torch.float64, device=device)
+
+
+@lru_cache(maxsize=256)
 def _float_plan(length: int, factor: Fraction, border: str, dtype: torch.dtype, device: torch.device) -> _Bands:
     with torch.inference_mode(False):  # kept for later calls, which may need gradients
         return _bands(_contributions(length, factor), length, border, dtype, device)
@@ -287,10 +301,26 @@ def _resize_uint8(planes: Tensor, factor: Fraction, border: str) -> Tensor:
     """Resize (N, H, W) of uint8, rounded and clipped after each pass."""
     count, height, width = planes.shape
     single = _full_float32(planes.device)
+    short = [_short_matrix(side, factor, border, single, planes.device) for side in (height, width)]
+    if short[0] is not None and short[1] is not None:
+        return _enlarge_short(planes, short[0], short[1])
     rows, columns = (_uint8_plan(side, factor, border, single, planes.device) for side in (height, width))
     halfway = _uint8_rows(planes, rows)
     resized = _uint8_columns(halfway.reshape(count * rows.outputs, width), columns)
     return resized.view(count, rows.outputs, columns.outputs)
+
+
+def _enlarge_short(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Enlarge (N, H, W) by one matrix per axis, some planes at a time."""
+    enlarged = planes.new_empty(len(planes), len(rows), len(columns))
+    some = _tile(planes.device, len(rows) * len(columns))
+    for start in range(0, len(planes), some):
+        part = enlarged[start : start + some]
+        halfway = planes.new_empty(len(part), len(rows), planes.shape[2])
+        _round_into(halfway, rows @ planes[start : start + some].to(rows.dtype))
+        lines = halfway.view(-1, planes.shape[2]).to(columns.dtype)
+        _round_into(part, (lines @ columns.T).view(part.shape))
+    return enlarged
 
 
 def _uint8_rows(planes: Tensor, plan: _Plan) -> Tensor:

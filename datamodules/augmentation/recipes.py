@@ -9,6 +9,7 @@ from datamodules.augmentation.base import PairAugmentation
 from datamodules.augmentation.colour import Brightness, Contrast, Inversion, RGBPermutation
 from datamodules.augmentation.geometric import RandomFlip, RandomRotate90
 from datamodules.augmentation.mixing import Mixup
+from datamodules.augmentation.resampling import ScaleJitter
 
 
 def _none() -> list[PairAugmentation]:
@@ -20,11 +21,12 @@ def _plain() -> list[PairAugmentation]:
 
 
 def _strong() -> list[PairAugmentation]:
-    return [*_plain(), RGBPermutation(), Contrast(), Brightness(), Inversion(), Mixup()]
+    return [*_plain(), RGBPermutation(), Contrast(), Brightness(), Inversion(), Mixup(), ScaleJitter(probability=0.3)]
 
 
 RECIPES: dict[str, Callable[[], list[PairAugmentation]]] = {"none": _none, "plain": _plain, "strong": _strong}
-"""`none`; `plain`: the eight symmetries of the square; `strong`: plain, colour and mixup, for small training sets."""
+"""`none`; `plain`: the eight symmetries of the square; `strong`: plain, colour, mixup and smaller scales, for
+small training sets."""
 
 
 def resolve(augmentation: str | list[PairAugmentation]) -> list[PairAugmentation]:

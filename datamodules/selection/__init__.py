@@ -9,8 +9,8 @@ from datamodules.selection.criteria import (
     GreyEntropy,
     HighFrequencyEnergy,
     PSNRBicubic,
+    SharpeningGain,
     SobelMagnitude,
-    SRLoss,
 )
 from datamodules.selection.features import Descriptor, OpenCLIP, TimmBackbone
 from datamodules.selection.filters import Band, Threshold
@@ -25,6 +25,7 @@ from datamodules.selection.selectors import (
     Random,
     Stratified,
 )
+from datamodules.selection.trained_criteria import SRGain, SRLoss
 
 __all__ = [
     "Band",
@@ -45,8 +46,10 @@ __all__ = [
     "PseudoLabels",
     "Random",
     "Rule",
+    "SRGain",
     "SRLoss",
     "Selection",
+    "SharpeningGain",
     "SobelMagnitude",
     "Stratified",
     "Threshold",

@@ -46,6 +46,7 @@ def test_recipes_have_the_named_augmentations():
         "plain": ["RandomFlip", "RandomRotate90"],
         "strong": [
             "RandomFlip", "RandomRotate90", "RGBPermutation", "Contrast", "Brightness", "Inversion", "Mixup",
+            "ScaleJitter",
         ],
     }  # fmt: skip
 

@@ -52,12 +52,12 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{path}: holds more than tensors, or is damaged, and is not unpickled for safety; "
-            "save its state dict as .safetensors"
-        ) from error
-    except Exception as error:  # each format has errors of its own
+    except Exception as error:  # each format has errors of its own; timm wraps those of unpickling
+        if isinstance(error, UnpicklingError) or isinstance(error.__cause__, UnpicklingError):
+            raise ValueError(
+                f"{path}: holds more than tensors, or is damaged, and is not unpickled for safety; "
+                "save its state dict as .safetensors"
+            ) from error
         raise ValueError(f"{path}: cannot be loaded as weights of this model ({_one_line(error)})") from error
 
 

@@ -173,7 +173,11 @@ def test_values_that_are_no_numbers_are_refused(grid, cache):
 def test_neither_gradients_nor_reduced_precision(grid, cache):
     class Curious(Corner):
         def __call__(self, hr):
-            self._seen = (torch.is_grad_enabled(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+            self._seen = (
+                torch.is_grad_enabled(),
+                torch.get_float32_matmul_precision(),
+                torch.backends.cudnn.allow_tf32,
+            )
             return super().__call__(hr)
 
     features = Curious()

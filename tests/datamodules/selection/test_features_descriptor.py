@@ -43,7 +43,10 @@ def reference(patch: np.ndarray) -> list[float]:
     colours = [c.mean() for c in opponent] + [np.log10(1 + c.std() ** 2 / NOISE) / 2 for c in opponent]
 
     square = [luma[:-1, :-1], luma[:-1, 1:], luma[1:, :-1], luma[1:, 1:]]
-    right, down = (square[1] + square[3] - square[0] - square[2]) / 2, (square[2] + square[3] - square[0] - square[1]) / 2
+    right, down = (
+        (square[1] + square[3] - square[0] - square[2]) / 2,
+        (square[2] + square[3] - square[0] - square[1]) / 2,
+    )
     m, a = np.hypot(right, down), np.arctan2(down, right)
     clear = np.minimum(1, m**2 / NOISE)  # gradients below the noise count less
     gradients = [(m * clear**k * f(2 * k * a)).sum() / m.sum() for k in (1, 2, 3, 4) for f in (np.cos, np.sin)]
@@ -54,8 +57,8 @@ def reference(patch: np.ndarray) -> list[float]:
 def test_is_the_plain_implementation(side):
     random = np.random.default_rng(side)
     blocks = np.kron(random.random((side // 5 + 1, side // 5 + 1, 3)), np.ones((5, 5, 1)))[:side, :side]
-    for patch in (random.random((side, side, 3)), 0.9 * blocks + 0.1 * random.random((side, side, 3))):
-        patch = np.float32(patch).astype(np.float64)
+    noise = np.float32(random.random((side, side, 3))).astype(np.float64)
+    for patch in (noise, np.float32(0.9 * blocks + 0.1 * noise).astype(np.float64)):
         np.testing.assert_allclose(describe(patch)[0], reference(patch), atol=2e-5)
 
 
