@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 HELP = """\
 usage: python main.py {fit,validate,test,predict} [--config FILE ...] [--KEY VALUE ...]
 
-Train super-resolution networks on a fraction of the data, and compare fairly.
+Distil photographs into a few patches, train super-resolution networks on them, and compare fairly.
 
   fit        train; --ckpt_path last resumes the experiment's newest run exactly
   validate   measure on the validation images     (needs --ckpt_path last|best|FILE)
   test       measure on the test sets, with table (needs --ckpt_path last|best|FILE)
-  predict    upscale images or folders            (needs --ckpt_path last|best|FILE)
+  predict    upscale images or folders            (needs --ckpt_path last|best|FILE),
+             or write a distilled set: --config configs/distill/select.yaml
 
   python main.py fit --help                   options; --data.help RealImages shows a class's own
   python main.py fit --config A --print_config   the resolved configuration

@@ -11,6 +11,7 @@ from callbacks.prediction_writer import PredictionWriter
 from callbacks.provenance import Provenance
 from callbacks.results import Results
 from callbacks.rng_state import RNGState
+from callbacks.selection_sheet import SelectionSheet
 
 __all__ = [
     "EMA",
@@ -24,6 +25,7 @@ __all__ = [
     "Provenance",
     "RNGState",
     "Results",
+    "SelectionSheet",
     "TrainingDivergedError",
     "WeightsExport",
     "checkpoint_callbacks",

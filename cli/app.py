@@ -29,6 +29,7 @@ from callbacks import (
     Provenance,
     Results,
     RNGState,
+    SelectionSheet,
     WeightsExport,
     checkpoint_callbacks,
 )
@@ -42,7 +43,7 @@ PREDICT = (
     "Upscales the images of data.predict_root with trained weights; or, where the model is a method of distillation, "
     "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path."
 )
-GROUPS = ("run", "checkpoint", "ema", "image_grid", "distilled", "trainer")
+GROUPS = ("run", "checkpoint", "ema", "image_grid", "selection_sheet", "distilled", "trainer")
 
 
 class SRDistillCLI(LightningCLI):
@@ -96,6 +97,7 @@ class SRDistillCLI(LightningCLI):
         parser.add_class_arguments(CheckpointSettings, "checkpoint")
         parser.add_class_arguments(EMA, "ema")
         parser.add_class_arguments(ImageGrid, "image_grid")
+        parser.add_class_arguments(SelectionSheet, "selection_sheet")
         parser.add_class_arguments(DistilledWriter, "distilled")
         parser.add_lightning_class_args(Trainer, "trainer")
         groups: Any = parser.groups
@@ -189,6 +191,7 @@ class SRDistillCLI(LightningCLI):
         return [
             initialised.ema,
             initialised.image_grid,
+            initialised.selection_sheet,
             initialised.distilled,
             NaNGuard(),
             CostTracker(),

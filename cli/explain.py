@@ -18,6 +18,7 @@ from cli import COMMANDS
 CLASSES = (
     "datamodules",
     "datamodules.augmentation",
+    "datamodules.selection",
     "lightning_modules",
     "lightning_modules.losses",
     "torch.optim",

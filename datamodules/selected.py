@@ -69,23 +69,22 @@ class SelectedPatches(RealImages):
                 f"data.candidate_size is {candidate_size} but training patches have {self.patch_size} pixels; "
                 "set data.patch_size to at most the candidate size"
             )
-        self._parts = {
-            "criterion": criterion or PSNRBicubic(),
-            "filters": list(filters),
-            "features": features or Descriptor(),
-            "pseudo_labels": pseudo_labels,
-            "selector": selector or Random(),
-            "budget": budget,
-        }
-        self._select_seed = select_seed
+        self._rule = Rule(
+            criterion or PSNRBicubic(),
+            tuple(filters),
+            features or Descriptor(),
+            pseudo_labels,
+            selector or Random(),
+            budget,
+            self.seed if select_seed is None else select_seed,
+        )
 
     @cached_property
     def selection(self) -> Selection:
         """What was chosen; computed on first use after `setup`, or read from the cache."""
         images = [image for image, _ in self.training_images]
         candidates = Candidates(self.store, images, self.candidate_size, self.candidate_stride)
-        seed = self.seed if self._select_seed is None else self._select_seed
-        return choose(candidates, Rule(**self._parts, seed=seed), self.cache)
+        return choose(candidates, self._rule, self.cache)
 
     @property
     def fingerprint(self) -> str:

@@ -66,12 +66,12 @@ class Candidates:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the photographs' content and of the grid."""
-        grid = f"{self.store.index.fingerprint} {self.size}".encode() + self.places.tobytes()
+        grid = f"{self.store.folder.name} {self.size}".encode() + self.places.tobytes()
         return hashlib.sha256(grid).hexdigest()
 
     def windows(self, chosen: Indices) -> list[Window]:
         """Some of the candidates as windows of the store."""
-        return [Window(*place, self.size, self.size) for place in self.places[chosen].tolist()]
+        return [Window(image, top, left, self.size, self.size) for image, top, left in self.places[chosen].tolist()]
 
     def pairs(self, chosen: Indices) -> PairBatch:
         """Pixels of some of the candidates: uint8, `index` is the candidate's number."""

@@ -197,21 +197,23 @@ def _choose(
     outcome: dict[str, Any] = {}
     classes = (rule.pseudo_labels or PseudoLabels()).classes
     count = rule.budget.count(candidates, len(kept), classes)
-    pool = Pool(scores[kept])
+    features, labels = None, None
     if rule.labelled or rule.selector.needs_features:
-        pool = Pool(pool.scores, embed(rule.features, candidates, kept, cache, device))
-    if rule.labelled:
-        clusters = (rule.pseudo_labels or PseudoLabels()).fit(pool.features, rule.seed)
-        pool = Pool(pool.scores, pool.features, clusters.labels)
+        features = embed(rule.features, candidates, kept, cache, device)
+    if rule.labelled and features is not None:
+        clusters = (rule.pseudo_labels or PseudoLabels()).fit(features, rule.seed)
+        labels = clusters.labels
         outcome = {"class_sizes": clusters.sizes, "silhouette": np.float64(clusters.silhouette)}
+    pool = Pool(scores[kept], features, labels)
     if rule.budget.ipc is not None:
         chosen = select_per_class(rule.selector, pool, rule.budget.ipc, rule.seed)
     elif count == len(kept):
         chosen = np.arange(count)
     else:
         chosen = rule.selector.select(pool, count, rule.seed)
-    labels = {} if pool.labels is None else {"labels": pool.labels[chosen]}
-    return {**outcome, **labels, "chosen": kept[chosen], "bytes": np.int64(candidates.png_bytes(kept[chosen]))}
+    if labels is not None:
+        outcome["labels"] = labels[chosen]
+    return {**outcome, "chosen": kept[chosen], "bytes": np.int64(candidates.png_bytes(kept[chosen]))}
 
 
 def _save(path: Path, outcome: dict[str, Any]) -> None:
@@ -241,5 +243,6 @@ def _selection(candidates: Candidates, rule: Rule, scores: Floats, kept: Indices
 
 
 def _written(part: Part) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in part.identity().items() if key not in ("class", "sha256"))
-    return f"{type(part).__name__}({settings})"
+    settings = {key: value for key, value in vars(part).items() if not key.startswith("_") and value is not None}
+    words = (f"{key}={_written(value) if isinstance(value, Part) else value}" for key, value in settings.items())
+    return f"{type(part).__name__}({', '.join(words)})"

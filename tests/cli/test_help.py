@@ -11,7 +11,7 @@ import pytest
 from main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"diffusers", "open_clip", "transformers", "wandb", "spandrel", "skimage", "sklearn", "matplotlib"}
+HEAVY = {"diffusers", "open_clip", "transformers", "wandb", "spandrel", "skimage", "sklearn", "timm"}
 
 
 def imported_by(*args: str) -> set[str]:
