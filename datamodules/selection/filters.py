@@ -52,7 +52,7 @@ class Band(Filter):
 
     Rules that it writes: 0.25 to 0.75, patches neither flat nor extreme; 0 to 0.95 of a network's loss, all but the
     hardest 5 %, which hurt (Moser et al., arXiv 2403.17083); 0.98 to 1 of the entropy, the most complex 2 % (TripleD,
-    arXiv 2504.14826); 0.25 to 1 of the gradient magnitude, all but the flattest (DCSR, IEEE SPL 2023, drops such).
+    arXiv 2504.14826); 0.5 to 1 of the gradient magnitude (the first step of DCSR, IEEE SPL 2023).
 
     Args:
         low: quantile of the lowest score kept, from 0.

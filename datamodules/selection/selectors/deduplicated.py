@@ -19,7 +19,7 @@ BLOCK = 256
 class Deduplicated(Selector):
     """Equal shares of each pseudo-class at random, near-duplicates within the class left out (DCSR, IEEE SPL 2023).
 
-    DCSR drops patches of low gradient first: `filters: [{class_path: Band, init_args: {low: 0.25, high: 1}}]` with the
+    DCSR drops the half of low gradient first: `filters: [{class_path: Band, init_args: {low: 0.5, high: 1}}]` with the
     criterion `SobelMagnitude`. Candidates are drawn in random order, and one that is too similar to a patch already
     kept of its class is passed over; what a class lacks goes to the others. Duplicates fill up the budget only when
     nothing else is left in any class. Where those are few, time is O(N D + count^2 D / K).
