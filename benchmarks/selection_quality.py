@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import itertools
 import json
 import os
@@ -136,6 +137,7 @@ class Bench:
         cost, provenance = (json.loads((folder / file).read_text()) for file in ("cost.json", "provenance.json"))
         return {
             "psnr_y": {name: round(results[name]["psnr_y"], 4) for name in SETS},
+            "validation_psnr_y": round(_last(folder / "metrics.csv", "val/psnr_y"), 4),
             "training_seconds": round(cost["training_seconds"], 1),
             "images": provenance["data_budget"]["images"],
         }
@@ -190,6 +192,12 @@ class Bench:
         file = (self.root / f"{name}.log").open("a")
         with file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             yield
+
+
+def _last(file: Path, column: str) -> float:
+    """The last value of a column that is mostly empty."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return float([row[column] for row in csv.DictReader(lines) if row.get(column)][-1])
 
 
 def _configs(*names: str) -> list[str]:
@@ -273,6 +281,7 @@ def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Selection rules compared by what trains on their choice.")
     names = list(blocks([0]))
     parser.add_argument("--blocks", nargs="+", choices=names, default=names[:-1], help="parts of the whole product")
+    parser.add_argument("--rules", nargs="+", choices=["full", *RULES], help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--updates", type=int, default=2000, help="of every training")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, one thread each")
@@ -283,6 +292,7 @@ def main(args: list[str] | None = None) -> None:
     if not options.table:
         wanted = blocks(options.seeds)
         runs = [run for block in options.blocks for run in wanted[block]]
+        runs = [run for run in runs if not options.rules or run.rule in options.rules]
         run_all(runs, Bench(options.runs.absolute(), options.updates), options.out, options.workers)
     print(markdown(read_rows(options.out)))
 

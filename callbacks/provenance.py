@@ -85,6 +85,7 @@ def describe_run(trainer: Trainer, command: Sequence[str]) -> dict[str, Any]:
         "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
         "data_fingerprint": getattr(data, "fingerprint", None),
         "data_budget": None if budget is None else budget.to_dict(),
+        "data_preparation": getattr(data, "preparation", None),
         **describe_software(),
         "devices": [str(device) for device in _device_names(trainer)],
         "precision": str(trainer.precision),

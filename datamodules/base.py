@@ -114,6 +114,11 @@ class SRDataModule(L.LightningDataModule):
         return None
 
     @property
+    def preparation(self) -> dict[str, Any] | None:
+        """How the training data were made and what that cost, as plain values; None for photographs as they are."""
+        return None
+
+    @property
     def reads_training_data(self) -> bool:
         """Whether the run needs what `training_patches` draws from; `test` and upscaling do without."""
         if self.trainer is None:

@@ -11,7 +11,7 @@ from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledPatch
 from datamodules.real import RealImages
 from datamodules.selection.candidates import Candidates
-from datamodules.selection.choose import Budget, Rule, Selection, choose
+from datamodules.selection.choose import CPU, Budget, Rule, Selection, choose
 from datamodules.selection.clustering import PseudoLabels
 from datamodules.selection.criteria import PSNRBicubic
 from datamodules.selection.features import Descriptor
@@ -84,7 +84,8 @@ class SelectedPatches(RealImages):
         """What was chosen; computed on first use after `setup`, or read from the cache."""
         images = [image for image, _ in self.training_images]
         candidates = Candidates(self.store, images, self.candidate_size, self.candidate_stride)
-        return choose(candidates, self._rule, self.cache)
+        device = self.trainer.strategy.root_device if self.trainer else CPU
+        return choose(candidates, self._rule, self.cache, device)
 
     @property
     def fingerprint(self) -> str:
@@ -96,10 +97,16 @@ class SelectedPatches(RealImages):
         """Of the chosen patches."""
         return self.selection.budget
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """Rule and cost of the choice."""
+        return self.selection.record()
+
     def prepare_data(self) -> None:
         """Chooses, on one process; the others read the outcome."""
         super().prepare_data()
-        if self.reads_training_data:
+        validating = self.trainer is not None and self.trainer.validating
+        if self.reads_training_data and not validating:
             self.setup("fit")
             _ = self.selection
 

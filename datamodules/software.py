@@ -18,6 +18,8 @@ PACKAGES = (
     "safetensors",
     "numpy",
     "pillow",
+    "scikit-image",
+    "scikit-learn",
 )
 
 

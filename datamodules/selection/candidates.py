@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -65,8 +66,9 @@ class Candidates:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the photographs' content and of the grid."""
-        grid = f"{self.store.folder.name} {self.size}".encode() + self.places.tobytes()
+        """SHA-256 of the photographs' content, of the grid and of how large the full set is."""
+        content = [self.store.index.fingerprint, self.size, self.full_pixels]
+        grid = json.dumps(content).encode() + self.places.tobytes()
         return hashlib.sha256(grid).hexdigest()
 
     def windows(self, chosen: Indices) -> list[Window]:

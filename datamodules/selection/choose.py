@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from datamodules.budget import DataBudget
 from datamodules.selection.candidates import Candidates
 from datamodules.selection.clustering import PseudoLabels
-from datamodules.selection.computed import embed, score
+from datamodules.selection.computed import cached_arrays, embed, features_path, score, scores_path, seconds_spent
 from datamodules.selection.interfaces import Criterion, Features, Filter, Floats, Indices, Part, Pool, Selector
 from datamodules.selection.selectors.clustered import select_per_class
 
 FORMAT = 1
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Rule:
             "criterion": self.criterion.identity(),
             "filters": [part.identity() for part in self.filters],
             "features": self.features.identity() if used else None,
-            "pseudo_labels": asdict(self.pseudo_labels or PseudoLabels()) if self.labelled else None,
+            "pseudo_labels": (self.pseudo_labels or PseudoLabels()).identity() if self.labelled else None,
             "selector": self.selector.identity(),
             "budget": asdict(self.budget),
             "seed": self.seed,
@@ -138,6 +138,7 @@ class Selection:
         silhouette: of the classes, -1 to 1; None likewise.
         rule: one line for people.
         budget: how much data the chosen are.
+        seconds: that scoring, features, clustering and selecting took when they were computed.
     """
 
     candidates: Candidates
@@ -150,14 +151,20 @@ class Selection:
     silhouette: float | None
     rule: str
     budget: DataBudget
+    seconds: float
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the photographs' content and of the chosen places."""
         return hashlib.sha256(self.candidates.fingerprint.encode() + self.chosen.tobytes()).hexdigest()
 
+    def record(self) -> dict[str, Any]:
+        """What the choice is and what it cost, for provenance; `scorer` is what a criterion's network cost before."""
+        scorer = self.criterion.cost()
+        return {"rule": self.rule, "seconds": round(self.seconds, 3)} | ({"scorer": scorer} if scorer else {})
 
-def choose(candidates: Candidates, rule: Rule, cache: Path) -> Selection:
+
+def choose(candidates: Candidates, rule: Rule, cache: Path, device: torch.device = CPU) -> Selection:
     """Applies a rule, or reads its outcome from the cache.
 
     Scores, features and the choice are cached one by one: another selector on the same features costs no second pass.
@@ -166,21 +173,17 @@ def choose(candidates: Candidates, rule: Rule, cache: Path) -> Selection:
         candidates: to choose from.
         rule: what decides.
         cache: folder; deleting it is always safe.
+        device: to score and embed on.
 
     Raises:
-        ValueError: when filters leave nothing, or budget or classes ask for more than there is.
+        OSError: when the cache cannot be written.
+        ValueError: when filters leave nothing, budget or classes ask for more than there is, or the cache is damaged.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scores = score(rule.criterion, candidates, cache, device)
     kept = _filtered(scores, rule.filters)
-    content = [FORMAT, candidates.fingerprint, rule.identity()]
+    content = [FORMAT, candidates.fingerprint, candidates.store.folder.name, rule.identity()]
     path = cache / "selections" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            _save(path, _choose(candidates, rule, scores, kept, cache, device))
-    with np.load(path, allow_pickle=False) as saved:
-        outcome = {key: saved[key] for key in saved.files}
+    outcome = cached_arrays(path, lambda: _choose(candidates, rule, scores, kept, cache, device))
     return _selection(candidates, rule, scores, kept, outcome)
 
 
@@ -195,32 +198,30 @@ def _choose(
     candidates: Candidates, rule: Rule, scores: Floats, kept: Indices, cache: Path, device: torch.device
 ) -> dict[str, Any]:
     outcome: dict[str, Any] = {}
+    seconds = seconds_spent(scores_path(rule.criterion, candidates, cache))
     classes = (rule.pseudo_labels or PseudoLabels()).classes
     count = rule.budget.count(candidates, len(kept), classes)
     features, labels = None, None
     if rule.labelled or rule.selector.needs_features:
         features = embed(rule.features, candidates, kept, cache, device)
+        seconds += seconds_spent(features_path(rule.features, candidates, kept, cache))
+    start = time.perf_counter()
     if rule.labelled and features is not None:
         clusters = (rule.pseudo_labels or PseudoLabels()).fit(features, rule.seed)
         labels = clusters.labels
         outcome = {"class_sizes": clusters.sizes, "silhouette": np.float64(clusters.silhouette)}
-    pool = Pool(scores[kept], features, labels)
+    pool = Pool(scores[kept], features, labels, kept)
     if rule.budget.ipc is not None:
         chosen = select_per_class(rule.selector, pool, rule.budget.ipc, rule.seed)
-    elif count == len(kept):
+    elif rule.budget == Budget():
         chosen = np.arange(count)
     else:
         chosen = rule.selector.select(pool, count, rule.seed)
     if labels is not None:
         outcome["labels"] = labels[chosen]
-    return {**outcome, "chosen": kept[chosen], "bytes": np.int64(candidates.png_bytes(kept[chosen]))}
-
-
-def _save(path: Path, outcome: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.savez(file, **outcome)
-    temporary.replace(path)
+    seconds += time.perf_counter() - start
+    size = candidates.png_bytes(kept[chosen])
+    return {**outcome, "chosen": kept[chosen], "bytes": np.int64(size), "seconds": np.float64(seconds)}
 
 
 def _selection(candidates: Candidates, rule: Rule, scores: Floats, kept: Indices, outcome: dict[str, Any]) -> Selection:
@@ -239,6 +240,7 @@ def _selection(candidates: Candidates, rule: Rule, scores: Floats, kept: Indices
         None if silhouette is None else float(silhouette),
         rule.describe(),
         budget,
+        float(outcome["seconds"]),
     )
 
 

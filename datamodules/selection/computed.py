@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -20,6 +22,7 @@ from datamodules.selection.candidates import Candidates
 from datamodules.selection.interfaces import Criterion, Features, Floats, Indices, Part, Vectors
 
 FORMAT = 1
+SECONDS = ".seconds"
 SCORE_BITS = 20
 """Six decimal digits."""
 
@@ -56,8 +59,8 @@ def embed(features: Features, candidates: Candidates, chosen: Indices, cache: Pa
                 vectors = features(pairs.to(device).to_float().hr)
             yield rounded(vectors.float().cpu().numpy(), FEATURE_BITS)
 
-    name = f"{key(features, candidates, chosen)}.npy"
-    return cached_rows(cache / "features" / name, len(chosen), blocks(), type(features).__name__)
+    path = features_path(features, candidates, chosen, cache)
+    return cached_rows(path, len(chosen), blocks(), type(features).__name__)
 
 
 def score(criterion: Criterion, candidates: Candidates, cache: Path, device: torch.device) -> Floats:
@@ -84,8 +87,18 @@ def score(criterion: Criterion, candidates: Candidates, cache: Path, device: tor
                 scores = criterion(pairs.to(device))
             yield rounded(scores.cpu().double().numpy(), SCORE_BITS)
 
-    name = f"{key(criterion, candidates, everything)}.npy"
-    return cached_rows(cache / "scores" / name, len(candidates), blocks(), type(criterion).__name__)
+    path = scores_path(criterion, candidates, cache)
+    return cached_rows(path, len(candidates), blocks(), type(criterion).__name__)
+
+
+def features_path(features: Features, candidates: Candidates, chosen: Indices, cache: Path) -> Path:
+    """File of the cache that holds the vectors."""
+    return cache / "features" / f"{key(features, candidates, chosen)}.npy"
+
+
+def scores_path(criterion: Criterion, candidates: Candidates, cache: Path) -> Path:
+    """File of the cache that holds the scores of all candidates."""
+    return cache / "scores" / f"{key(criterion, candidates, np.arange(len(candidates), dtype=np.int64))}.npy"
 
 
 def rounded(values: NDArray[Any], bits: int) -> NDArray[Any]:
@@ -123,24 +136,63 @@ def cached_rows(path: Path, count: int, blocks: Iterator[NDArray[Any]], what: st
         OSError: when the file cannot be written.
         ValueError: when a block has a value that is not finite, or the file is damaged.
     """
+    produce(path, lambda temporary: _stream(temporary, count, blocks, what))
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise damaged(path) from error
+
+
+def cached_arrays(path: Path, compute: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Named arrays in a .npz file; computed when there is no such file, with the same care and errors as rows."""
+
+    def write(temporary: Path) -> None:
+        arrays = compute()
+        with _explained(path.parent), temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # of the stubs: allow_pickle may not be among the names
+
+    produce(path, write)
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return {name: saved[name] for name in saved.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise damaged(path) from error
+
+
+def produce(path: Path, write: Callable[[Path], None]) -> None:
+    """Makes a file of the cache unless it is there, and notes the seconds that it took beside it.
+
+    Args:
+        path: of the file.
+        write: writes it under a temporary name.
+    """
     with _explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
     with lock:
         if not path.is_file():
-            _write(path, count, blocks, what)
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: damaged; delete this file and run again") from error
+            _write(path, write)
 
 
-def _write(path: Path, count: int, blocks: Iterator[NDArray[Any]], what: str) -> None:
+def seconds_spent(path: Path) -> float:
+    """That making a file of the cache took; 0 where that was not noted."""
+    note = path.with_suffix(SECONDS)
+    return float(note.read_text()) if note.is_file() else 0.0
+
+
+def damaged(path: Path) -> ValueError:
+    """What to raise when a file of the cache cannot be read."""
+    return ValueError(f"{path}: damaged; delete this file and run again")
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    start = time.perf_counter()
     try:
-        _stream(temporary, count, blocks, what)
+        write(temporary)
+        path.with_suffix(SECONDS).write_text(f"{time.perf_counter() - start:.3f}")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,6 +8,8 @@ class; `datamodules.selection` lists them.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -28,10 +30,21 @@ class Part:
     """Something with settings, which cached outcomes are keyed by."""
 
     def identity(self) -> dict[str, Any]:
-        """Class name and settings as plain values; a part that reads a file adds the file's content digest."""
+        """Class and settings as plain values; a part that reads a file adds the file's content digest."""
         public = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         settings = {key: value.identity() if isinstance(value, Part) else value for key, value in public.items()}
-        return {"class": type(self).__name__, **settings}
+        return {"class": self.code(), **settings}
+
+    def code(self) -> str:
+        """Name of the class; of a user's own with a digest of its source, so that an edited formula counts as another.
+
+        What else that source calls is not looked at: delete the cache after editing it.
+        """
+        cls = type(self)
+        if cls.__module__.startswith("datamodules.selection."):
+            return cls.__name__
+        source = hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()
+        return f"{cls.__module__}.{cls.__qualname__} {source[:16]}"
 
 
 class Criterion(Part, ABC):
@@ -55,6 +68,10 @@ class Criterion(Part, ABC):
         Returns:
             (B,), floating point.
         """
+
+    def cost(self) -> dict[str, Any]:
+        """What it took to get ready before the first score, for the record: of a trained network, its training."""
+        return {}
 
 
 class Filter(Part, ABC):
@@ -99,11 +116,14 @@ class Pool:
         scores: (N,), rounded to six digits, so that the last bits, in which machines differ, decide nothing.
         features: float32 (N, D), in memory or memory-mapped; None unless the selector needs them.
         labels: pseudo-labels 0 .. K - 1, int64 (N,); None unless asked for.
+        numbers: of the candidates, int64 (N,), which random decisions are keyed by: one candidate more or less at the
+            edge of a filter changes no other's luck. None counts from 0.
     """
 
     scores: Floats
     features: Vectors | None = None
     labels: Indices | None = None
+    numbers: Indices | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -115,6 +135,7 @@ class Pool:
             scores=self.scores[indices],
             features=None if self.features is None else self.features[indices],
             labels=None if self.labels is None else self.labels[indices],
+            numbers=indices if self.numbers is None else self.numbers[indices],
         )
 
 

@@ -37,7 +37,14 @@ class TrainedCriterion(PixelCriterion):
         """
         from lightning_modules.networks.trained import find_weights
 
-        return {"class": type(self).__name__, "sha256": digest_file(find_weights(self.checkpoint))}
+        return {"class": self.code(), "sha256": digest_file(find_weights(self.checkpoint))}
+
+    def cost(self) -> dict[str, Any]:
+        """What is known of the network's training, as in `TrainedNetwork.record`, and the digest of the file."""
+        from lightning_modules.networks.trained import load_trained
+
+        trained = load_trained(self.checkpoint)
+        return {"sha256": trained.sha256, **trained.record}
 
     @torch.no_grad()
     def super_resolved(self, lr: Tensor, hr: Tensor) -> Tensor:

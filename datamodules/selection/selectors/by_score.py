@@ -13,7 +13,7 @@ class Random(Selector):
 
     def select(self, pool: Pool, count: int, seed: int) -> Indices:
         """See `Selector.select`."""
-        return random_order(seed, "Random", len(pool))[:count]
+        return random_order(seed, "Random", pool)[:count]
 
 
 class Lowest(Selector):
@@ -42,5 +42,5 @@ class Stratified(Selector):
     def select(self, pool: Pool, count: int, seed: int) -> Indices:
         """See `Selector.select`."""
         edges = np.arange(count + 1, dtype=np.int64) * len(pool) // count
-        within = random_numbers(seed, "Stratified", count) * np.diff(edges)
+        within = random_numbers(seed, "Stratified", np.arange(count, dtype=np.int64)) * np.diff(edges)
         return np.argsort(pool.scores, kind="stable")[edges[:-1] + within.astype(np.int64)]

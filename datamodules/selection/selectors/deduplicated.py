@@ -46,7 +46,7 @@ class Deduplicated(Selector):
         assert pool.features is not None
         assert pool.labels is not None
         points = Standardised(pool.features)
-        order = random_order(seed, "Deduplicated", len(pool))
+        order = random_order(seed, "Deduplicated", pool)
         sizes = class_sizes(pool)
         sources = [_distinct(points, order[pool.labels[order] == k], self.similarity) for k in range(len(sizes))]
         chosen = np.concatenate(_share_out(sources, sizes, count))

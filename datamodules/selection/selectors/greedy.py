@@ -26,7 +26,7 @@ class KCentre(Selector):
         assert pool.features is not None
         points = Standardised(pool.features)
         norms = points.squared_norms()
-        chosen = random_order(seed, "KCentre", len(pool))[:count]
+        chosen = random_order(seed, "KCentre", pool)[:count]
         nearest = np.full(len(pool), np.inf)
         for step in range(1, count):
             last = chosen[step - 1 : step]

@@ -56,7 +56,7 @@ class DistributionMatching(Selector):
         """See `Selector.select`."""
         assert pool.features is not None
         points = _points(pool.features, self.components, self.score_weight * _ranks(pool.scores))
-        order = random_order(seed, "DistributionMatching", len(pool))
+        order = random_order(seed, "DistributionMatching", pool)
         to_pool = _mean_distances(points, points[:, np.sort(order[: max(REFERENCES, 4 * count)])])
         subset = _Subset(points, to_pool, int(order[0]))
         subset.grow(count)

@@ -107,7 +107,7 @@ def test_random_takes_every_candidate_as_often():
 
 
 def test_a_random_order_of_a_million_is_a_permutation_without_drift():
-    order = random_order(3, "any", 1_000_000)
+    order = random_order(3, "any", Pool(np.zeros(1_000_000)))
     assert np.array_equal(np.sort(order), np.arange(1_000_000))
     # Mean position of the first tenth: uniform, so its standard error is 1e6 / sqrt(12) / sqrt(1e5) = 913.
     assert abs(order[:100_000].mean() - 499_999.5) < 4 * 913
