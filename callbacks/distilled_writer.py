@@ -18,11 +18,14 @@ from rich.console import Console
 
 from callbacks.cost import peak_rss_mib
 from callbacks.run_folder import run_folder
-from datamodules.distilled import DistilledPatch, DistilledSet, read_distilled, write_distilled
+from datamodules.distilled import DistilledPatch, DistilledSet, refuse_existing, write_distilled
 from lightning_modules.distiller import Distiller
 
 INHERITED = ("method", "config", "seed", "budget", "seconds", "teacher", "made_from")
 """What the provenance of a set says of the one that it was made from."""
+
+RECORD = "provenance.json"
+"""Beside the batches, once all are there."""
 
 
 class DistilledWriter(Callback):
@@ -30,6 +33,7 @@ class DistilledWriter(Callback):
 
     Each process puts its batches into files of the run folder as they come; at the end the first process reads them
     back one by one, in order. So the pixels never lie in memory together, and any number of processes can predict.
+    Should the set not be written, `write_batches` does it later from these files.
 
     Args:
         folder: of the set; null is `distilled` in the run folder.
@@ -39,39 +43,33 @@ class DistilledWriter(Callback):
     def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
         self.folder = folder
         self.overwrite = overwrite
-        self._batches: Path | None = None
+        self._batches: Path | None = None  # while there is something to put aside
         self._start = time.perf_counter()  # choosing patches happens before any hook is called
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds out where to write, and refuses a folder that exists.
 
         Raises:
-            FileExistsError: see `refuse_existing`.
+            FileExistsError: see `refuse_existing`; or when the run folder holds patches of another prediction.
         """
-        if isinstance(pl_module, Distiller) and stage == "predict":
-            self.refuse_existing()
-            self._batches = run_folder(trainer) / "batches"
+        if not isinstance(pl_module, Distiller) or stage != "predict":
+            return
+        run = run_folder(trainer)
+        refuse_existing(self._place(run), self.overwrite)
+        if (run / "batches").exists():
+            raise FileExistsError(
+                f"{run / 'batches'} holds patches of another prediction; remove it, or predict in another folder"
+            )
+        self._batches = run / "batches"
 
     def refuse_existing(self) -> None:
         """Before hours are spent on a set that has no place.
 
         Raises:
-            FileExistsError: when the folder exists, and `overwrite` is not set or it is no distilled set.
+            FileExistsError: see `datamodules.distilled.refuse_existing`.
         """
-        if self.folder is None or not Path(self.folder).expanduser().exists():
-            return
-        if not self.overwrite:
-            raise FileExistsError(
-                f"distilled.folder {self.folder} exists and is not overwritten: give another folder, "
-                "or add --distilled.overwrite true"
-            )
-        try:
-            read_distilled(Path(self.folder).expanduser(), verify=False)
-        except (OSError, ValueError) as error:
-            raise FileExistsError(
-                f"distilled.folder {self.folder} is not overwritten, because it is no distilled set ({error}); "
-                "give another folder"
-            ) from None
+        if self.folder is not None:  # a new run's folder holds no set
+            refuse_existing(Path(self.folder).expanduser(), self.overwrite)
 
     def on_predict_batch_end(
         self,
@@ -88,30 +86,74 @@ class DistilledWriter(Callback):
             _put_aside(outputs, self._batches / f"{number:09d}.npz")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the set."""
+        """Writes the set.
+
+        Raises:
+            RuntimeError: when it cannot be written; says where the patches are kept, and how to write them later.
+        """
         if self._batches is None or not isinstance(pl_module, Distiller):
             return
         trainer.strategy.barrier()
+        batches, self._batches = self._batches, None  # complete: no failure removes them from here on
         if trainer.is_global_zero:
-            run, data = self._batches.parent, trainer.datamodule  # type: ignore[attr-defined]
-            folder = run / "distilled" if self.folder is None else Path(self.folder).expanduser()
-            provenance = {
-                "method": pl_module.method,
-                **_command(run),
-                **_source(data),
-                "seconds": time.perf_counter() - self._start,
-                "peak_rss_mib": peak_rss_mib(),
-                "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
-                **pl_module.record(),
-            }
-            written = write_distilled(folder, _put_together(self._batches), data.scale, provenance, self.overwrite)
-            shutil.rmtree(self._batches)
-            _tell(written)
+            provenance = self._provenance(trainer, pl_module, batches.parent)
+            self._write(batches, provenance)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Removes what was put aside."""
+        """Removes what was put aside of an unfinished prediction."""
         if trainer.is_global_zero and self._batches is not None:
             shutil.rmtree(self._batches, ignore_errors=True)
+
+    def _place(self, run: Path) -> Path:
+        return run / "distilled" if self.folder is None else Path(self.folder).expanduser()
+
+    def _provenance(self, trainer: Trainer, pl_module: Distiller, run: Path) -> dict[str, Any]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            "method": pl_module.method,
+            "scale": data.scale,
+            **_command(run),
+            **_source(data),
+            "seconds": time.perf_counter() - self._start,
+            "peak_rss_mib": peak_rss_mib(),
+            "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
+            **pl_module.record(),
+        }
+
+    def _write(self, batches: Path, provenance: dict[str, Any]) -> None:
+        folder = self._place(batches.parent)
+        try:
+            batches.mkdir(exist_ok=True)  # a method may have given no patch at all
+            (batches / RECORD).write_text(json.dumps(provenance), encoding="utf-8")
+            written = write_batches(batches, folder, self.overwrite)
+        except (OSError, ValueError) as error:
+            again = f'write_batches("{batches.absolute()}", "{folder.absolute()}", overwrite={self.overwrite})'
+            code = shlex.quote(f"from callbacks.distilled_writer import write_batches; {again}")
+            raise RuntimeError(
+                f"{error}; the patches are kept in {batches}: when that is mended, write them with python -c {code}"
+            ) from error
+        _tell(written)
+
+
+def write_batches(batches: str | Path, folder: str | Path, overwrite: bool = False) -> DistilledSet:
+    """Writes the patches that a prediction has put aside, and removes them there.
+
+    Args:
+        batches: `batches` in the run folder of a complete prediction.
+        folder: of the set; see `write_distilled`.
+        overwrite: replace a distilled set that lies there.
+
+    Raises:
+        FileNotFoundError: when the prediction is not complete.
+        FileExistsError: see `write_distilled`.
+        ValueError: see `write_distilled`.
+    """
+    batches = Path(batches)
+    provenance = json.loads((batches / RECORD).read_text(encoding="utf-8"))
+    patches = _put_together(batches)
+    written = write_distilled(Path(folder), patches, provenance["scale"], provenance, overwrite)
+    shutil.rmtree(batches)
+    return written
 
 
 def _command(run: Path) -> dict[str, Any]:

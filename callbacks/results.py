@@ -14,6 +14,7 @@ from rich.table import Table
 from callbacks.run_folder import run_folder
 from datamodules.budget import DataBudget
 from datamodules.fingerprint import write_atomic
+from lightning_modules.networks.trained import training_record
 
 if TYPE_CHECKING:
     from lightning_modules.metrics import SRMetrics
@@ -37,8 +38,14 @@ class Results(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds out where to write."""
+        """Finds out where to write and, before hours of measuring, what the weights were trained on.
+
+        Raises:
+            ValueError: when the record of their training is damaged.
+        """
         self._folder = run_folder(trainer)
+        if stage in ("validate", "test"):
+            self._budget = trained_on(trainer.ckpt_path or getattr(pl_module, "init_from", None))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports the `validate` command (validation during fit is logged only)."""
@@ -59,7 +66,7 @@ class Results(Callback):
         rows = metrics.rows()
         sets = {name: {"images": sum(row["set"] == name for row in rows), **values} for name, values in means.items()}
         protocol = str(rows[0]["protocol"])
-        budget = trained_on(trainer.ckpt_path or getattr(trainer.lightning_module, "init_from", None))
+        budget = self._budget
         results = {"protocol": protocol, "sets": sets} | ({"trained_on": budget.to_dict()} if budget else {})
         write_atomic(self._folder / "results.json", json.dumps(results, indent=2) + "\n")
         metrics.write_csv(self._folder / "per_image.csv")
@@ -70,15 +77,13 @@ class Results(Callback):
 
 
 def trained_on(weights: str | Path | None) -> DataBudget | None:
-    """What weights were trained on, by the `provenance.json` of the run folder they lie in; None where none tells."""
-    if weights is None:
-        return None
-    for folder in list(Path(weights).expanduser().parents)[:2]:  # RUN/checkpoints/last.ckpt, RUN/weights.safetensors
-        record = folder / "provenance.json"
-        if record.is_file():
-            budget = json.loads(record.read_text(encoding="utf-8")).get("data_budget")
-            return None if budget is None else DataBudget(**budget)
-    return None
+    """What weights were trained on, by the run folder they lie in; None where none tells.
+
+    Raises:
+        ValueError: when a record in the run folder is damaged.
+    """
+    budget = None if weights is None else training_record(Path(weights).expanduser()).get("data_budget")
+    return None if budget is None else DataBudget(**budget)
 
 
 def results_table(sets: dict[str, dict[str, float]], title: str, caption: str) -> Table:

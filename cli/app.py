@@ -125,6 +125,8 @@ class SRDistillCLI(LightningCLI):
         _refuse_lists(settings)
         _refuse_two_scales(settings)
         run, model = RunSettings(**settings.run), pkgutil.resolve_name(settings.model.class_path)
+        if stage != "predict" and issubclass(model, Distiller):
+            _refuse_untrainable(model)
         if self._given_checkpoint is not None:
             settings.ckpt_path = find_checkpoint(self._given_checkpoint, run)
         elif stage != "fit" and getattr(model, "needs_checkpoint", True):
@@ -226,6 +228,11 @@ def _refuse_two_scales(settings: Namespace) -> None:
             f"model.init_args.scale is {model} but data.init_args.scale is {data}; "
             "set data.init_args.scale only, the model takes it from there"
         )
+
+
+def _refuse_untrainable(model: type[Distiller]) -> None:
+    if model.training_step is Distiller.training_step:
+        raise ValueError(f"{model.__name__} only predicts: python main.py predict --config ...")
 
 
 def _refuse_untrained(settings: Namespace, stage: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,12 @@ from datamodules.distilled import DistilledPatch, Pixels
 from lightning_modules.distiller import Distiller
 from lightning_modules.networks.trained import TrainedNetwork, find_weights, load_trained
 from lightning_modules.upscaling import upscale
+
+AT_ONCE = 2**18
+"""LR pixels that the teacher gets at once at most: 64 patches of 64 x 64, or four tiles."""
+
+TILE, OVERLAP = 256, 32
+"""LR pixels: larger images go through the teacher in such tiles (see `upscale`)."""
 
 
 class Relabelling(Distiller):
@@ -62,8 +69,9 @@ class Relabelling(Distiller):
 
     def predict_step(self, batch: list[DistilledPatch], batch_idx: int) -> list[DistilledPatch]:
         """The patches with new targets."""
+        assert self._trained is not None
         relabelled = list(batch)
-        for numbers in _same_size(batch):
+        for numbers in _groups(batch, self._trained.scale):
             targets = self._targets([batch[number] for number in numbers])
             for number, hr in zip(numbers, targets, strict=True):
                 relabelled[number] = replace(batch[number], hr=hr)
@@ -72,15 +80,16 @@ class Relabelling(Distiller):
     def record(self) -> dict[str, Any]:
         """The teacher: file, digest, share, and what its training cost and learned from, where its run tells."""
         assert self._trained is not None
-        name = "/".join(find_weights(self.teacher).parts[-3:])  # RUN/checkpoints/best.ckpt says more than best.ckpt
-        teacher = {"file": name, "sha256": self._trained.sha256, "weight": self.weight}
+        name = Path(*find_weights(self.teacher).parts[-3:])  # RUN/checkpoints/best.ckpt says more than best.ckpt
+        teacher = {"file": name.as_posix(), "sha256": self._trained.sha256, "weight": self.weight}
         return {"teacher": {**teacher, **self._trained.record}}
 
     def _targets(self, patches: Sequence[DistilledPatch]) -> Pixels:
         assert self._trained is not None
         hr = self._images(patch.hr for patch in patches)
         lr = self._images(patch.lr for patch in patches)
-        answer = upscale(self._trained.network, lr, self._trained.scale, self_ensemble=self.self_ensemble)
+        network, scale = self._trained.network, self._trained.scale
+        answer = upscale(network, lr, scale, tile=TILE, overlap=OVERLAP, self_ensemble=self.self_ensemble)
         mixed = (1 - self.weight) * hr + self.weight * answer
         return (mixed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -90,9 +99,11 @@ class Relabelling(Distiller):
         return torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2).float() / 255
 
 
-def _same_size(patches: Sequence[DistilledPatch]) -> Iterable[list[int]]:
-    """Positions of the patches, those of one size together."""
+def _groups(patches: Sequence[DistilledPatch], scale: int) -> Iterator[list[int]]:
+    """Positions of the patches: those of one size together, as many as the teacher may get at once."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for number, patch in enumerate(patches):
-        sizes.setdefault(patch.hr.shape, []).append(number)
-    return sizes.values()
+        sizes.setdefault(patch.hr.shape[:2], []).append(number)
+    for (height, width), numbers in sizes.items():
+        count = max(1, AT_ONCE * scale**2 // (height * width))
+        yield from (numbers[at : at + count] for at in range(0, len(numbers), count))

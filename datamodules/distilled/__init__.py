@@ -13,6 +13,15 @@ go by files.
 
 from datamodules.distilled.contents import SCHEMA, DistilledPatch, DistilledSet, Pixels
 from datamodules.distilled.reading import read_distilled
-from datamodules.distilled.writing import encode_png, write_distilled
+from datamodules.distilled.writing import encode_png, refuse_existing, write_distilled
 
-__all__ = ["SCHEMA", "DistilledPatch", "DistilledSet", "Pixels", "encode_png", "read_distilled", "write_distilled"]
+__all__ = [
+    "SCHEMA",
+    "DistilledPatch",
+    "DistilledSet",
+    "Pixels",
+    "encode_png",
+    "read_distilled",
+    "refuse_existing",
+    "write_distilled",
+]

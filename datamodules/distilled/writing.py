@@ -46,7 +46,8 @@ def write_distilled(
         scale: integer factor of the LR, where patches have one; else the one that the set was made for.
         provenance: what is known of the method, plain values that JSON can hold. Read here: `method`; `command`, the
             words of the command line; `full_pixels`, HR pixels of the full set; `teacher`, where one made the targets:
-            a mapping with `file` and `weight`, or a few words. Other keys are kept as they are: `config`, `seed`,
+            a mapping with `file`, `weight` and, where known, `training_seconds` and `data_budget` (as
+            `DataBudget.to_dict`), or a few words. Other keys are kept as they are: `config`, `seed`,
             `source_fingerprint`, `seconds` ... Schema, files' sha256, budget, versions, commit and time are added.
         overwrite: replace an existing distilled set (never a folder that is none, or holds other files too).
 
@@ -54,19 +55,18 @@ def write_distilled(
         The set as it lies there now.
 
     Raises:
-        FileExistsError: when the folder exists and `overwrite` is not set, it is no distilled set, or another process
-            is writing it.
+        FileExistsError: see `refuse_existing`; or when another process is writing the folder.
         ValueError: when there is no patch, one does not fit the others or the scale, or a value does not fit in JSON.
     """
     folder = folder.expanduser().resolve()
     _to_json(provenance, "provenance")  # before hours of work, not after
     with new_folder(folder) as temporary:
-        _refuse_existing(folder, overwrite)
+        refuse_existing(folder, overwrite)
         tally = _write_patches(temporary, patches, scale)
         record = _record(tally, scale, provenance)
         (temporary / PROVENANCE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(dataset_card(folder.name, record, tally.columns), encoding="utf-8")
-        _refuse_existing(folder, overwrite)  # nobody else may have put something there meanwhile
+        refuse_existing(folder, overwrite)  # nobody else may have put something there meanwhile
     return read_distilled(folder, verify=False)
 
 
@@ -82,11 +82,24 @@ class _Tally:
     columns: list[str] = field(default_factory=list)
 
 
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """What `write_distilled` refuses to replace, for callers that ask before hours of work.
+
+    Args:
+        folder: where a set is to be written.
+        overwrite: whether a set that lies there may be replaced.
+
+    Raises:
+        FileExistsError: when the folder exists and `overwrite` is not set, it is no distilled set, or it holds other
+            files too.
+    """
     if not folder.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{folder} exists and is not overwritten: name another folder, or set overwrite")
+        raise FileExistsError(
+            f"{folder} exists and is not overwritten: name another folder, or set overwrite "
+            "(--distilled.overwrite true)"
+        )
     try:
         other = next(unlisted_files(folder, read_provenance(folder)), None)
     except (OSError, ValueError) as error:
@@ -166,7 +179,7 @@ def _record(tally: _Tally, scale: int, provenance: Mapping[str, Any]) -> dict[st
     full, teacher = provenance.get("full_pixels"), provenance.get("teacher")
     percent = 100 * tally.pixels / full if full else None
     if isinstance(teacher, Mapping):
-        teacher = f"{teacher.get('file')}, weight {teacher.get('weight')}"
+        teacher = f"{teacher.get('file')}, weight {teacher.get('weight')}; {_training_cost(teacher)}"
     return {
         **provenance,
         **describe_software(),
@@ -177,6 +190,15 @@ def _record(tally: _Tally, scale: int, provenance: Mapping[str, Any]) -> dict[st
         "sizes": sorted(tally.sizes),
         "sha256": tally.sha256,
     }
+
+
+def _training_cost(teacher: Mapping[str, Any]) -> str:
+    """A few words for the budget: the cost of a set with a teacher is that of the teacher too."""
+    seconds, data = teacher.get("training_seconds"), teacher.get("data_budget")
+    if seconds is None and data is None:
+        return "its cost is unknown"
+    took = "an unknown time" if seconds is None else f"{seconds:.0f} s"
+    return f"it took {took} on {'unknown data' if data is None else DataBudget(**data).brief()}"
 
 
 def _to_json(content: Mapping[str, Any], what: str) -> str:

@@ -43,8 +43,11 @@ class Part:
         cls = type(self)
         if cls.__module__.startswith("datamodules.selection."):
             return cls.__name__
-        source = hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()
-        return f"{cls.__module__}.{cls.__qualname__} {source[:16]}"
+        try:
+            source = inspect.getsource(cls)
+        except (OSError, TypeError):  # typed into an interpreter
+            source = ""
+        return f"{cls.__module__}.{cls.__qualname__} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 class Criterion(Part, ABC):

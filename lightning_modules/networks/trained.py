@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.budget import DataBudget
 from datamodules.fingerprint import digest_file
 from lightning_modules.networks.build import NetworkSpec, build_network
 from lightning_modules.networks.weights import load_weights
@@ -52,7 +53,8 @@ def load_trained(path: str | Path) -> TrainedNetwork:
 
     Raises:
         FileNotFoundError: when there is no such file, or the folder holds no weights.
-        ValueError: when the file cannot be read, or it neither names its network nor does spandrel recognise it.
+        ValueError: when the file cannot be read, it neither names its network nor does spandrel recognise it, or a
+            record of its run is damaged.
     """
     file = find_weights(path)
     try:
@@ -65,7 +67,7 @@ def load_trained(path: str | Path) -> TrainedNetwork:
         load_weights(network, file)
     else:
         network, scale = _recognised(content, file)
-    return TrainedNetwork(network.eval().requires_grad_(False), scale, digest_file(file), _record(file))
+    return TrainedNetwork(network.eval().requires_grad_(False), scale, digest_file(file), training_record(file))
 
 
 def find_weights(path: str | Path) -> Path:
@@ -132,12 +134,32 @@ class _Recognised(nn.Module):
         return sr
 
 
-def _record(file: Path) -> dict[str, Any]:
-    """What the run folder around a file says of its training."""
-    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+def training_record(weights: Path) -> dict[str, Any]:
+    """What the run folder that a weight file lies in says of its training.
+
+    Args:
+        weights: RUN/checkpoints/ANY or RUN/ANY.
+
+    Returns:
+        As `TrainedNetwork.record`; empty where no run folder is.
+
+    Raises:
+        ValueError: when a record is damaged; the message names it.
+    """
+    folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
     known: dict[str, Any] = {}
     for name, keys in RECORDED.items():
         if (folder / name).is_file():
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            content = _read_record(folder / name)
             known |= {key: content[key] for key in keys if content.get(key) is not None}
     return known
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        if content.get("data_budget") is not None:
+            DataBudget(**content["data_budget"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error}); restore it from a copy, or remove it") from error
+    return content

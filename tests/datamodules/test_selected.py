@@ -67,6 +67,8 @@ def test_fit_shows_and_records_what_was_chosen_and_resumes(tiny):
     cli = main(["fit", *tiny, *CHOSEN])
     provenance = json.loads((cli.run_dir / "provenance.json").read_text())
     assert provenance["data_budget"]["images"] == 4
+    assert provenance["data_preparation"]["rule"] == "PSNRBicubic(colour=grey) -> Highest()"
+    assert provenance["data_preparation"]["seconds"] > 0
     assert provenance["data_fingerprint"] == cli.datamodule.fingerprint
     shown = {path.name for path in (cli.run_dir / "selection").iterdir()}
     assert shown == {"chosen.png", "candidates.png", "scores.png", "selection.json"}
@@ -74,6 +76,13 @@ def test_fit_shows_and_records_what_was_chosen_and_resumes(tiny):
     uninterrupted = main(["fit", *tiny, *CHOSEN, "--trainer.max_steps", "3", "--run.experiment", "other"])
     for mine, theirs in zip(resumed.model.parameters(), uninterrupted.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_validate_does_not_choose(tiny, monkeypatch):
+    main(["fit", *tiny, *CHOSEN])
+    monkeypatch.setattr("datamodules.selected.choose", lambda *_: pytest.fail("chosen"))
+    cli = main(["validate", *tiny, *CHOSEN, "--ckpt_path", "last"])
+    assert (cli.run_dir / "results.json").is_file()
 
 
 def test_test_does_not_need_the_photographs(tiny, tiny_photographs):

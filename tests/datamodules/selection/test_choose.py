@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +15,9 @@ from datamodules.selection import (
     Budget,
     ClusterBalanced,
     Descriptor,
+    GreyEntropy,
     Highest,
     KCentre,
-    Lowest,
     PseudoLabels,
     Random,
     Rule,
@@ -23,8 +26,16 @@ from datamodules.selection import (
     choose,
 )
 from datamodules.selection.candidates import Candidates
+from datamodules.selection.interfaces import Pool
 
 SIZE = 16
+
+
+class Scaled(Descriptor):
+    """The descriptor, with a setting."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
 
 
 @pytest.fixture
@@ -88,7 +99,7 @@ def test_no_budget_keeps_what_filters_leave(candidates, rule, tmp_path):
     assert selection.chosen.tolist() == selection.kept.tolist()
 
 
-def test_an_outcome_is_read_again_and_another_rule_makes_another(candidates, rule, tmp_path, monkeypatch):
+def test_an_outcome_is_read_again(candidates, rule, tmp_path, monkeypatch):
     rule = replace(rule, selector=KCentre(), pseudo_labels=PseudoLabels(3))
     first = choose(candidates, rule, tmp_path)
     monkeypatch.setattr(KCentre, "select", lambda *_: pytest.fail("chosen again"))
@@ -98,12 +109,82 @@ def test_an_outcome_is_read_again_and_another_rule_makes_another(candidates, rul
     np.testing.assert_array_equal(again.chosen, first.chosen)
     np.testing.assert_array_equal(again.labels, first.labels)
     assert (again.fingerprint, again.budget, again.silhouette) == (first.fingerprint, first.budget, first.silhouette)
-    others = [
-        replace(rule, selector=Lowest()),
-        replace(rule, seed=1, selector=Random()),
-        replace(rule, selector=Random()),
-    ]
-    assert len({choose(candidates, other, tmp_path).fingerprint for other in others} | {first.fingerprint}) == 4
+
+
+CHANGES = [
+    {"criterion": GreyEntropy()},
+    {"filters": [Band(0.1, 0.9)]},
+    {"features": Scaled(2.0)},
+    {"pseudo_labels": PseudoLabels(4)},
+    {"pseudo_labels": PseudoLabels(3, pca=2)},
+    {"selector": Highest()},
+    {"selector": ClusterBalanced(shares="proportional")},
+    {"budget": Budget(patches=6)},
+    {"seed": 1},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_whatever_decides_tells_cached_outcomes_apart(candidates, rule, tmp_path, change):
+    rule = replace(rule, features=Scaled(1.0), selector=ClusterBalanced(), pseudo_labels=PseudoLabels(3))
+    choose(candidates, rule, tmp_path)
+    choose(candidates, replace(rule, **change), tmp_path)
+    assert len(list((tmp_path / "selections").glob("*.npz"))) == 2
+
+
+def test_the_size_of_the_full_set_decides_too(position_store, rule, tmp_path):
+    """A photograph without a candidate is part of what a percentage is of."""
+    store, rule = position_store([(64, 64), (12, 12)]), replace(rule, budget=Budget(percent=50))
+    with_it, without = Candidates(store, [0, 1], SIZE, SIZE), Candidates(store, [0], SIZE, SIZE)
+    shares = [choose(candidates, rule, tmp_path).budget.percent for candidates in (without, with_it)]
+    assert shares == pytest.approx([100 * 8 * 256 / 4096, 100 * 8 * 256 / (4096 + 144)])
+
+
+def test_a_users_criterion_is_known_by_its_source(tmp_path, monkeypatch):
+    """Editing the formula makes it another criterion; reading it again does not."""
+    source = """
+from datamodules.selection.interfaces import Criterion
+class Brightness(Criterion):
+    label, complex_when = "brightness", "high"
+    def __call__(self, pairs):
+        return pairs.hr.float().mean((1, 2, 3))
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "users_own.py"
+    identities = []
+    for text in (source, source, source.replace("return ", "return -")):
+        file.write_text(text)
+        linecache.checkcache()
+        sys.modules.pop("users_own", None)
+        importlib.invalidate_caches()
+        identities.append(importlib.import_module("users_own").Brightness().identity()["class"])
+    sys.modules.pop("users_own")
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_one_candidate_more_changes_no_other_draw():
+    """Of 1,000 candidates 100 are drawn; without one that was not drawn, the same are."""
+    chosen = Random().select(Pool(np.zeros(1000), numbers=np.arange(1000)), 100, seed=0)
+    missing = next(number for number in range(1000) if number not in chosen)
+    others = np.delete(np.arange(1000), missing)
+    again = others[Random().select(Pool(np.zeros(999), numbers=others), 100, seed=0)]
+    assert again.tolist() == chosen.tolist()
+
+
+def test_cost_is_on_record(candidates, rule, tmp_path):
+    selection = choose(candidates, rule, tmp_path)
+    noted = [float(file.read_text()) for file in tmp_path.glob("scores/*.seconds")]
+    assert len(noted) == 1
+    assert selection.seconds >= noted[0]
+    assert selection.record() == {"rule": "SobelMagnitude() -> Random()", "seconds": round(selection.seconds, 3)}
+
+
+def test_a_damaged_outcome_is_named(candidates, rule, tmp_path):
+    choose(candidates, rule, tmp_path)
+    (file,) = (tmp_path / "selections").glob("*.npz")
+    file.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=rf"{file.name}: damaged; delete this file and run again"):
+        choose(candidates, rule, tmp_path)
 
 
 def test_a_seed_decides(candidates, rule, tmp_path):
