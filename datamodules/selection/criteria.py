@@ -22,8 +22,8 @@ from datamodules.selection.interfaces import Criterion
 IDENTICAL_DB = 100.0
 """PSNR of a patch that bicubic brings back to the last bit, such as a flat one, and the upper limit of all."""
 
-ROUNDING = 1 / 12
-"""Variance, in squared grey levels, that rounding to uint8 adds: an error as small as this is none."""
+TINY = 1e-12
+"""Squared grey levels: keeps the quotient of a flat patch at 0."""
 
 _PART_PIXELS = {"cpu": 1 << 18}  # HR pixels worked on at a time, to stay in a CPU's cache
 _PART_PIXELS_ELSEWHERE = 1 << 22  # other devices: only to bound memory
@@ -180,16 +180,20 @@ class HighFrequencyEnergy(PixelCriterion):
 
 
 class SharpeningGain(PixelCriterion):
-    """What the best amount of plain sharpening gains over bicubic, in dB (0 or more); the higher, the more learnable.
+    """How much RMS error plain sharpening would take off bicubic's, in grey levels; the higher, the more learnable.
+
+    Not how much detail a patch has, but how much of what its LR has lost can be brought back: detail that nothing in LR
+    tells of (noise, fine texture) is only memorised by a network that sees few patches, and a flat patch has nothing to
+    teach. docs/selection.md shows what that is worth.
 
     Sharpening is a shock filter (Osher and Rudin, SIAM J. Numer. Anal. 1990) in one explicit step: each pixel u of the
     upscaled LR moves away from the middle m of its neighbourhood's range [a, b], by d (1 - (2 d / (b - a))^2) with
-    d = u - m, so that blurred edges get steeper and extremes stay. If that direction t and the error of bicubic e have
-    the cosine c over the patch, the best multiple of t leaves 1 - c^2 of the squared error: the gain is
-    -10 log10(1 - c^2). Computed on luma; neighbourhoods are 2 scale + 1 pixels wide, the reach of the bicubic kernel.
+    d = u - m, so that blurred edges get steeper and extremes stay. If that direction and the error of bicubic have the
+    cosine c over the patch, the best amount of it leaves sqrt(1 - c^2) of the RMS error. Computed on luma;
+    neighbourhoods are 2 scale + 1 pixels wide, the reach of the bicubic kernel.
     """
 
-    label: ClassVar[str] = "gain of sharpening over bicubic [dB]"
+    label: ClassVar[str] = "error of bicubic that sharpening removes, RMS [grey levels]"
     complex_when: ClassVar[Literal["low", "high"]] = "high"
 
     def score(self, lr: Tensor, hr: Tensor) -> Tensor:
@@ -197,9 +201,9 @@ class SharpeningGain(PixelCriterion):
         scale = hr.shape[-1] // lr.shape[-1]
         blurred = upscale(grey(lr).float().unsqueeze(1), scale).squeeze(1)
         error, step = grey(hr).float() - blurred, _sharpening(blurred, 2 * scale + 1)
-        explained = mean_per_patch(error * step).clamp(min=0).square()
-        cosine2 = explained / ((mean_per_patch(step.square()) + ROUNDING) * (mean_per_patch(error.square()) + ROUNDING))
-        return 10 * torch.log10(1 / (1 - cosine2))
+        before, power = mean_per_patch(error.square()), mean_per_patch(step.square())
+        removed = mean_per_patch(error * step).clamp(min=0).square() / power.clamp(min=TINY)
+        return before.sqrt() - (before - removed).clamp(min=0).sqrt()
 
 
 def _gradient_magnitude(luma: Tensor) -> Tensor:
