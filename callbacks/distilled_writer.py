@@ -21,7 +21,7 @@ from callbacks.run_folder import run_folder
 from datamodules.distilled import DistilledPatch, DistilledSet, refuse_existing, write_distilled
 from lightning_modules.distiller import Distiller
 
-INHERITED = ("method", "config", "seed", "budget", "seconds", "teacher", "made_from")
+INHERITED = ("method", "config", "seed", "budget", "seconds", "preparation", "teacher", "made_from")
 """What the provenance of a set says of the one that it was made from."""
 
 RECORD = "provenance.json"
@@ -127,10 +127,9 @@ class DistilledWriter(Callback):
             (batches / RECORD).write_text(json.dumps(provenance), encoding="utf-8")
             written = write_batches(batches, folder, self.overwrite)
         except (OSError, ValueError) as error:
-            again = f'write_batches("{batches.absolute()}", "{folder.absolute()}", overwrite={self.overwrite})'
-            code = shlex.quote(f"from callbacks.distilled_writer import write_batches; {again}")
             raise RuntimeError(
-                f"{error}; the patches are kept in {batches}: when that is mended, write them with python -c {code}"
+                f"{error}; the patches are kept in {batches}: when that is mended, write them with "
+                f"{_by_hand(batches, folder, self.overwrite)}"
             ) from error
         _tell(written)
 
@@ -156,6 +155,13 @@ def write_batches(batches: str | Path, folder: str | Path, overwrite: bool = Fal
     return written
 
 
+def _by_hand(batches: Path, folder: Path, overwrite: bool) -> str:
+    """The words of a shell for `write_batches`; strings of JSON are strings of Python."""
+    paths = ", ".join(json.dumps(str(path.absolute()), ensure_ascii=False) for path in (batches, folder))
+    call = f"write_batches({paths}, overwrite={overwrite})"
+    return shlex.join(["python", "-c", f"from callbacks.distilled_writer import write_batches; {call}"])
+
+
 def _command(run: Path) -> dict[str, Any]:
     """How the run was started, by the records in its folder; a run by Python alone has none."""
     config, record = run / "config.yaml", run / "provenance.json"
@@ -175,6 +181,7 @@ def _source(data: Any) -> dict[str, Any]:
         "seed": data.seed,
         "source_fingerprint": data.source_fingerprint,
         "full_pixels": round(100 * budget.pixels / budget.percent) if budget and budget.percent else None,
+        "preparation": None if of_parent else data.preparation,
         "made_from": of_parent or None,
         "teacher": of_parent.get("teacher"),
     }

@@ -38,14 +38,17 @@ class Results(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds out where to write and, before hours of measuring, what the weights were trained on.
-
-        Raises:
-            ValueError: when the record of their training is damaged.
-        """
+        """Finds out where to write."""
         self._folder = run_folder(trainer)
-        if stage in ("validate", "test"):
-            self._budget = trained_on(trainer.ckpt_path or getattr(pl_module, "init_from", None))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds out what the weights were trained on: a damaged record ends the command before hours of measuring."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.on_test_start(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds out what the weights were trained on."""
+        self._budget = trained_on(trainer.ckpt_path or getattr(pl_module, "init_from", None))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports the `validate` command (validation during fit is logged only)."""

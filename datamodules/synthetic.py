@@ -70,6 +70,12 @@ class SyntheticPatches(RealImages):
         """Of the set, as its provenance says."""
         return self.distilled_set.budget
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """Method and costs of the set, as its provenance says."""
+        provenance = self.distilled_set.provenance
+        return {key: provenance.get(key) for key in ("method", "seconds", "preparation", "teacher", "made_from")}
+
     def prepare_data(self) -> None:
         """Verifies the set and builds its store; for the photographs see `RealImages`."""
         if self.reads_training_data:

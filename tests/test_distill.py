@@ -119,8 +119,26 @@ def test_runs_know_what_they_were_trained_on(chain: SimpleNamespace) -> None:
         for name, cli in chain.fits.items()
     }
     assert budgets["selected"]["teacher"] is None
-    assert budgets["relabelled"]["teacher"]
+    cost = json.loads((chain.teacher.run_dir / "cost.json").read_text())
+    assert budgets["relabelled"]["teacher"] == (
+        f"{chain.teacher.run_dir.name}/checkpoints/best.ckpt, weight {WEIGHT}; "
+        f"it took {cost['training_seconds']:.0f} s on 3 images, 100 %"
+    )
     assert budgets["selected"]["images"] == budgets["relabelled"]["images"] == 6
+
+
+def test_what_a_choice_cost_goes_with_the_data(chain: SimpleNamespace, selected: DistilledSet) -> None:
+    """From the choice to the set, to the set made from that, and to the runs on both."""
+    made = selected.provenance["preparation"]
+    assert made["rule"] == "PSNRBicubic(colour=grey) -> Random() in 3 classes"
+    assert made["seconds"] > 0
+    prepared = {
+        name: json.loads((cli.run_dir / "provenance.json").read_text())["data_preparation"]
+        for name, cli in chain.fits.items()
+    }
+    assert prepared["selected"]["preparation"] == made
+    assert prepared["relabelled"]["made_from"]["preparation"] == made
+    assert prepared["relabelled"]["teacher"]["weight"] == WEIGHT
 
 
 @pytest.mark.parametrize("name", ["selected", "relabelled"])
@@ -133,6 +151,7 @@ def test_results_are_marked(chain: SimpleNamespace, name: str, capsys: pytest.Ca
     assert "trained on: 6 images" in shown
     assert (results["trained_on"]["teacher"] is not None) == (name == "relabelled")
     assert ("targets of a teacher" in shown) == (name == "relabelled")
+    assert ("s on 3 images, 100 %)" in shown) == (name == "relabelled")
 
 
 def test_the_same_set_again(chain: SimpleNamespace, selected: DistilledSet) -> None:

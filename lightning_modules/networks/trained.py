@@ -146,7 +146,8 @@ def training_record(weights: Path) -> dict[str, Any]:
     Raises:
         ValueError: when a record is damaged; the message names it.
     """
-    folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
+    folder = weights.absolute().parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
     known: dict[str, Any] = {}
     for name, keys in RECORDED.items():
         if (folder / name).is_file():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import lightning as L
 import numpy as np
@@ -13,8 +16,10 @@ import yaml
 from PIL import Image
 
 from callbacks import DistilledWriter
+from callbacks.distilled_writer import write_batches
+from cli.errors import message_for_users
 from datamodules import RealImages
-from datamodules.distilled import DistilledPatch, read_distilled
+from datamodules.distilled import DistilledPatch, read_distilled, write_distilled
 from lightning_modules import PatchSelection
 from main import main
 
@@ -83,22 +88,58 @@ def test_lies_in_the_run_folder_unless_named(
     assert len(read_distilled(tmp_path / "distilled").metadata) == 27
 
 
+def foreign(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+
+
+def small_set(folder: Path) -> None:
+    write_distilled(folder, [DistilledPatch(np.zeros((4, 4, 3), np.uint8))], 4, {})
+
+
+def set_with_notes(folder: Path) -> None:
+    small_set(folder)
+    (folder / "notes.txt").write_text("mine")
+
+
 @pytest.mark.parametrize(
-    ("overwrite", "error"),
+    ("lies_there", "overwrite", "error"),
     [
-        ("false", "exists and is not overwritten: give another folder, or add --distilled.overwrite true"),
-        ("true", "is not overwritten, because it is no distilled set"),
+        (small_set, "false", r"exists and is not overwritten: name another folder, or .*--distilled\.overwrite true"),
+        (foreign, "true", "exists and is no distilled set that could be replaced"),
+        (set_with_notes, "true", r"is not replaced: notes\.txt in it is no part of the distilled set"),
     ],
 )
 def test_an_existing_folder_is_refused_before_any_work(
-    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: str, error: str
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lies_there: Callable[[Path], None],
+    overwrite: str,
+    error: str,
 ) -> None:
     monkeypatch.setattr(RealImages, "prepare_data", lambda _: pytest.fail("work was done"))
-    model = tiny.index("--model.init_args.network")
-    options = [*tiny[:model], *tiny[model + 2 :], "--model", "PatchSelection", "--distilled.folder", str(tmp_path)]
-    with pytest.raises(FileExistsError, match=r"exists and is not overwritten: give another folder, or add"):
-        main(["predict", *options])
+    folder, model = tmp_path / "set", tiny.index("--model.init_args.network")
+    lies_there(folder)
+    options = ["--model", "PatchSelection", "--distilled.folder", str(folder), "--distilled.overwrite", overwrite]
+    with pytest.raises(FileExistsError, match=error):
+        main(["predict", *tiny[:model], *tiny[model + 2 :], *options])
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("distilled", "no distilled set that could be replaced"), ("batches", "batches holds patches of another predict")],
+)
+def test_a_folder_that_was_used_before_is_refused_before_any_work(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path, name: str, error: str
+) -> None:
+    """Python alone may give the folder of an earlier run."""
+    data.distilled_patches = lambda: pytest.fail("work was done")
+    foreign(tmp_path / name)
+    with pytest.raises(FileExistsError, match=error):
+        quick_trainer(callbacks=DistilledWriter(overwrite=True)).predict(PatchSelection(), datamodule=data)
+    assert (tmp_path / name / "notes.txt").read_text() == "mine"
 
 
 def test_overwriting_where_asked_to(data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path) -> None:
@@ -122,6 +163,40 @@ def test_nothing_is_left_of_a_failed_run(
     with pytest.raises(RuntimeError, match="out of memory"):
         trainer.predict(Failing(), datamodule=data, return_predictions=False)
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+
+
+def test_patches_outlive_a_set_that_cannot_be_written(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path
+) -> None:
+    """The command that the error names writes the set as if nothing had happened."""
+    folder = tmp_path / "the 'best' \"set\""
+
+    class Meanwhile(PatchSelection):
+        def on_predict_epoch_end(self) -> None:
+            foreign(folder)
+
+    trainer = quick_trainer(callbacks=DistilledWriter(str(folder)))
+    with pytest.raises(RuntimeError, match=r"exists and is not overwritten.* the patches are kept in") as error:
+        trainer.predict(Meanwhile(), datamodule=data, return_predictions=False)
+    assert f"kept in {tmp_path / 'batches'}: " in message_for_users(error.value)
+    python, option, code = shlex.split(str(error.value).partition("write them with ")[2])
+    assert (python, option) == ("python", "-c")
+    shutil.rmtree(folder)
+    exec(code, {})  # noqa: S102  # in a process of its own it would take seconds
+    assert holds(folder, data)
+    assert read_distilled(folder).provenance["seed"] == 5
+    assert not (tmp_path / "batches").exists()
+
+
+def test_patches_outlive_an_interruption_while_the_set_is_written(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path
+) -> None:
+    trainer = quick_trainer(callbacks=DistilledWriter(str(tmp_path / "set")))
+    interrupted = patch("callbacks.distilled_writer.write_distilled", side_effect=KeyboardInterrupt)
+    with interrupted, pytest.raises(SystemExit):
+        trainer.predict(PatchSelection(), datamodule=data, return_predictions=False)
+    write_batches(tmp_path / "batches", tmp_path / "set")
+    assert holds(tmp_path / "set", data)
 
 
 def test_other_modules_are_left_alone(runs, tiny_photographs: Path) -> None:

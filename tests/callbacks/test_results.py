@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import math
+import shutil
 
 import pytest
 from rich.console import Console
 
 from callbacks.results import results_table, trained_on
 from datamodules.budget import DataBudget
+from lightning_modules import SuperResolution
 from main import main
 
 
@@ -66,6 +68,17 @@ def test_weights_of_unknown_origin(tmp_path):
     assert trained_on(tmp_path / "old" / "checkpoints" / "best.ckpt") is None
     assert trained_on(tmp_path / "loose.safetensors") is None
     assert trained_on(None) is None
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_damaged_record_is_named_before_anything_is_measured(runs, tmp_path, monkeypatch, command):
+    monkeypatch.setattr(
+        SuperResolution, f"{command.replace('validate', 'validation')}_step", lambda *_: pytest.fail("!")
+    )
+    shutil.copy(runs.fit.run_dir / "checkpoints" / "last.ckpt", tmp_path)
+    (tmp_path / "provenance.json").write_text("{")
+    with pytest.raises(ValueError, match=r"provenance\.json is damaged"):
+        main([command, *runs.arguments, "--ckpt_path", str(tmp_path / "last.ckpt")])
 
 
 def test_validation_is_reported_too(runs):

@@ -101,3 +101,10 @@ def test_group_that_is_no_mapping(content: str, tmp_path: Path) -> None:
     file.write_text(content)
     with pytest.raises(ValueError, match="expected a mapping of its options"):
         main(["fit", "--config", str(file), "--ckpt_path=nothing"])
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_distiller_that_does_not_learn(command: str, tiny_but_network: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^PatchSelection only predicts: python main\.py predict --config \.\.\.$"):
+        main([command, *tiny_but_network, "--model", "PatchSelection"])
+    assert not (tmp_path / "runs").exists()

@@ -19,6 +19,7 @@ from PIL import Image
 from datamodules.distilled import DistilledPatch, DistilledSet, read_distilled, write_distilled
 
 FORK = multiprocessing.get_context("fork") if "fork" in multiprocessing.get_all_start_methods() else None
+PHOTOGRAPHS = {"images": 379, "pixels": 58_516_079, "bytes": 48_000_000, "percent": 98.5, "teacher": None}
 MADE_BY = {"method": "selection", "command": ["main.py", "predict", "--data.root", "my photos"], "seed": 3}
 
 
@@ -76,13 +77,26 @@ def test_provenance_has_digests_budget_and_software(folder):
     assert {"commit", "packages", "python", "platform", "created"} <= provenance.keys()
 
 
-def test_a_teacher_is_in_the_budget_line(folder):
-    teacher = {"file": "best.ckpt", "weight": 0.5, "sha256": "12ab"}
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({}, "its cost is unknown"),
+        ({"training_seconds": 75.4}, "it took 75 s on unknown data"),
+        ({"data_budget": PHOTOGRAPHS}, "it took an unknown time on 379 images, 98.5 %"),
+        ({"training_seconds": 75.4, "data_budget": PHOTOGRAPHS}, "it took 75 s on 379 images, 98.5 %"),
+        (
+            {"training_seconds": 9, "data_budget": {**PHOTOGRAPHS, "percent": None, "teacher": "a.ckpt, weight 1"}},
+            "it took 9 s on 379 images, targets of a teacher (a.ckpt, weight 1)",
+        ),
+    ],
+)
+def test_a_teacher_is_in_the_budget_line_with_its_cost(folder, known, words):
+    teacher = {"file": "best.ckpt", "weight": 0.5, "sha256": "12ab", **known}
     opened = write_distilled(folder, some_patches(), 4, {**MADE_BY, "teacher": teacher})
     assert opened.provenance["teacher"] == teacher
     assert opened.budget.percent is None
     assert opened.budget.describe() == (
-        f"3 images, 0.00 MP, {opened.budget.bytes / 1e6:.2f} MB, targets of a teacher (best.ckpt, weight 0.5)"
+        f"3 images, 0.00 MP, {opened.budget.bytes / 1e6:.2f} MB, targets of a teacher (best.ckpt, weight 0.5; {words})"
     )
     assert "best.ckpt" in (folder / "README.md").read_text()
 

@@ -18,6 +18,7 @@ from datamodules import RealImages
 from datamodules.bicubic import downscale
 from datamodules.distilled import DistilledPatch
 from lightning_modules import Distiller, PatchSelection, Relabelling
+from lightning_modules.networks.trained import TrainedNetwork
 from main import main
 
 RNG = np.random.default_rng(0)
@@ -125,6 +126,34 @@ def test_targets_are_the_mix_clipped_and_rounded_once(teacher: Path, weight: flo
         assert relabelled.hr.shape == given.hr.shape
         assert np.abs(relabelled.hr - exact).max() <= 0.5 + 1e-3  # nothing but one rounding
         assert (relabelled.hr != given.hr).any()
+
+
+@torch.inference_mode()
+def test_memory_is_bounded(teacher: Path) -> None:
+    """Large photographs go through the teacher one by one, in tiles no larger than four patches of the quickstart."""
+    module = ready(teacher, weight=1)
+    seen = []
+    module.network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    small = module.predict_step([patch(256, 256) for _ in range(16)], 0)
+    assert len(small) == 16
+    assert seen == [(16, 3, 64, 64)]
+    seen.clear()
+    wide = [patch(400 * 4, 340 * 4) for _ in range(2)]
+    made = module.predict_step(wide, 1)
+    assert set(seen) == {(1, 3, 256, 256)}
+    for given, relabelled in zip(wide, made, strict=True):  # as in one piece, up to the rounding of a level
+        whole = np.clip(answer(module, given.lr), 0, 1) * 255
+        assert np.abs(relabelled.hr - whole).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("/a/b.ckpt", "/a/b.ckpt"), ("/runs/fit/x/checkpoints/best.ckpt", "x/checkpoints/best.ckpt")]
+)
+def test_name_of_the_teacher(monkeypatch: pytest.MonkeyPatch, file: str, name: str) -> None:
+    monkeypatch.setattr("lightning_modules.relabelling.find_weights", Path)  # whether there or not
+    module = Relabelling(file)
+    module._trained = TrainedNetwork(torch.nn.Identity(), 4, "12ab", {})
+    assert module.record()["teacher"]["file"] == name
 
 
 @torch.inference_mode()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from callbacks.results import trained_on
 from lightning_modules import SuperResolution
-from lightning_modules.networks.trained import find_weights, load_trained
+from lightning_modules.networks.trained import find_weights, load_trained, training_record
 from main import main
 
 COST = {"training_seconds": 12.5, "optimizer_steps": 2, "peak_gpu_mib": None}
-PROVENANCE = {"data_fingerprint": "ab", "data_budget": {"images": 3}, "seed": 0}
-RECORD = {"training_seconds": 12.5, "optimizer_steps": 2, "data_fingerprint": "ab", "data_budget": {"images": 3}}
+BUDGET = {"images": 3, "pixels": 27648, "bytes": 1000, "percent": 100.0, "teacher": None}
+PROVENANCE = {"data_fingerprint": "ab", "data_budget": BUDGET, "seed": 0}
+RECORD = {"training_seconds": 12.5, "optimizer_steps": 2, "data_fingerprint": "ab", "data_budget": BUDGET}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,31 @@ def test_record_holds_what_is_known(run, tmp_path):
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes(weights)
     assert load_trained(alone).record == {}
+
+
+def test_records_lie_in_the_run_folder_alone(tmp_path, monkeypatch):
+    """Not in the folder around it; checkpoints are named from within their own folder too."""
+    folder = run_with(tmp_path)
+    for name in ("checkpoints/best.ckpt", "weights.safetensors"):
+        assert training_record(folder / name) == RECORD
+    monkeypatch.chdir(folder / "checkpoints")
+    assert training_record(Path("best.ckpt")) == RECORD
+    assert training_record(folder / "old" / "weights.safetensors") == {}
+    assert trained_on(folder / "old" / "weights.safetensors") is None
+
+
+@pytest.mark.parametrize("file", ["cost.json", "provenance.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '{"data_budget": {"image": 3}}', b"\xff"])
+def test_damaged_records_are_named_in_one_line(tmp_path, file, content):
+    damaged = run_with(tmp_path) / file
+    damaged.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for read in (training_record, trained_on):
+        with pytest.raises(
+            ValueError, match=rf"{file} is damaged \(.*\); restore it from a copy, or remove it"
+        ) as error:
+            read(damaged.parent / "checkpoints" / "best.ckpt")
+        assert str(damaged) in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_weights_of_others_are_recognised(tmp_path, lr):
