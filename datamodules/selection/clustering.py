@@ -81,6 +81,10 @@ class PseudoLabels(Part):
             if value is not None and value <= 0:
                 raise ValueError(f"data.pseudo_labels.{key} is {value}; expected a positive number")
 
+    def identity(self) -> dict[str, Any]:
+        """Settings, and whether faiss is there, which finds other centres."""
+        return {**super().identity(), "faiss": find_spec("faiss") is not None}
+
     def fit(self, features: Vectors, seed: int) -> Clusters:
         """Classes of vectors.
 

@@ -157,6 +157,9 @@ class Selector(Part, ABC):
     def select(self, pool: Pool, count: int, seed: int) -> Indices:
         """Chooses candidates; the same pool, count and seed give the same choice on every machine.
 
+        Pools are the same too, where scores are computed from pixels alone and features without a network; what a
+        trained network or k-means computes in float32 may differ in its last digits on another kind of machine.
+
         Args:
             pool: candidates.
             count: how many to choose, from 1 to `len(pool)`.
