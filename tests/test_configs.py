@@ -62,9 +62,9 @@ def test_training_configuration(file: Path, tiny_but_network: list[str]) -> None
 
 @pytest.mark.parametrize("file", SELECTIONS, ids=names(SELECTIONS))
 def test_selection(file: Path, tiny_but_network: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the 27 candidates of three pictures, which are smoother than any threshold for photographs."""
+    """Of the 75 candidates of three pictures, which are smoother than any threshold for photographs."""
     monkeypatch.chdir(tmp_path)
-    args = [*tiny_but_network, "--data.init_args.budget.percent", "4"]
+    args = [*tiny_but_network, "--data.init_args.candidate_stride", "16"]
     if "checkpoint:" in file.read_text():
         run("fit", [FULL], *tiny_but_network, "--run.experiment", "scorer", "--run.name", "scorer")
     if file.stem == "threshold":
