@@ -187,7 +187,7 @@ def test_a_damaged_outcome_is_named(candidates, rule, tmp_path):
         choose(candidates, rule, tmp_path)
 
 
-def test_a_seed_decides(candidates, rule, tmp_path):
+def test_the_same_seed_makes_the_same_choice(candidates, rule, tmp_path):
     here, elsewhere = (choose(candidates, rule, tmp_path / name) for name in ("here", "elsewhere"))
     np.testing.assert_array_equal(here.chosen, elsewhere.chosen)
 
