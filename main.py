@@ -1,4 +1,4 @@
-"""The command line of srdistill: `python main.py fit|validate|test|predict --config configs/....yaml`."""
+"""The command line of srdistill: `python main.py fit|validate|test|predict|compare --config ...`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cli.app import SRDistillCLI
 
 HELP = """\
-usage: python main.py {fit,validate,test,predict} [--config FILE ...] [--KEY VALUE ...]
+usage: python main.py {fit,validate,test,predict,compare} [--config FILE ...] [--KEY VALUE ...]
 
 Distil photographs into a few patches, train super-resolution networks on them, and compare fairly.
 
@@ -22,12 +22,13 @@ Distil photographs into a few patches, train super-resolution networks on them, 
   test       measure on the test sets, with table (needs --ckpt_path last|best|FILE)
   predict    upscale images or folders            (needs --ckpt_path last|best|FILE),
              or write a distilled set: --config configs/distill/select.yaml
+  compare    run a plan of all that, and write its report: --config configs/compare/quickstart.yaml
 
   python main.py fit --help                   options; --data.help RealImages shows a class's own
   python main.py fit --config A --print_config   the resolved configuration
 
 Several --config files compose, later ones win, --KEY VALUE wins over all of them.
-Start here: python main.py fit --config configs/quickstart.yaml"""
+Start here: python main.py compare --config configs/compare/quickstart.yaml"""
 
 
 def main(args: list[str] | None = None) -> SRDistillCLI | None:
@@ -37,7 +38,10 @@ def main(args: list[str] | None = None) -> SRDistillCLI | None:
         args: command line without the program's name; null takes the process's own.
 
     Returns:
-        The CLI with its `trainer`, `model` and `datamodule`; nothing when only help was asked for.
+        The CLI with its `trainer`, `model` and `datamodule`; nothing from `compare`, or when help was asked for.
+
+    Raises:
+        SystemExit: with status 1, when a stage of a comparison failed.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -50,6 +54,12 @@ def main(args: list[str] | None = None) -> SRDistillCLI | None:
     # Threads that spin while they wait make training collapse as soon as another process wants a core
     # (benchmarks/threads.py); torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if args[0] == "compare":
+        from comparison.app import run as compare
+
+        if status := compare(args[1:]):
+            sys.exit(status)
+        return None
     from cli.app import run  # after the help: importing lightning takes seconds
 
     return run(args)

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_folder import run_folder
+from callbacks.run_summary import summarise
 from datamodules.fingerprint import write_atomic
 from datamodules.pair import PairBatch
 
@@ -26,7 +27,7 @@ class CostTracker(Callback):
 
     Written keys: `seconds`, `training_seconds` (with waiting for data), `samples`, `samples_per_second`,
     `optimizer_steps`, `peak_rss_mib` (main process), `peak_gpu_mib` (null without GPU), `joules` (null where unknown),
-    `devices`.
+    `devices`. W&B's summary has the numbers among them as `cost/seconds` and so on.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,9 @@ class CostTracker(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
-            write_atomic(self._folder / "cost.json", json.dumps(self.report(trainer), indent=2) + "\n")
+            report = self.report(trainer)
+            write_atomic(self._folder / "cost.json", json.dumps(report, indent=2) + "\n")
+            summarise(trainer, "cost", report)
 
     def report(self, trainer: Trainer) -> dict[str, Any]:
         """The figures that `cost.json` holds."""

@@ -45,8 +45,22 @@ def busiest_crop(hr: Tensor, side: int, multiple: int) -> tuple[int, int, int, i
     detail = torch.zeros_like(grey)
     detail[1:] += grey.diff(dim=0).abs()
     detail[:, 1:] += grey.diff(dim=1).abs()
-    height, width = (min(side, length) // multiple * multiple for length in grey.shape)
-    means = torch.nn.functional.avg_pool2d(detail[None, None], (height, width), stride=multiple)[0, 0]
+    return highest_window(detail, side, multiple)
+
+
+def highest_window(values: Tensor, side: int, multiple: int) -> tuple[int, int, int, int]:
+    """The window with the highest mean, the first one of equals from the top left.
+
+    Args:
+        values: floating point, (H, W), both at least `multiple`.
+        side: of the window; less where the image is smaller.
+        multiple: all four numbers returned are multiples of it.
+
+    Returns:
+        Top, left, height and width.
+    """
+    height, width = (min(side, length) // multiple * multiple for length in values.shape)
+    means = torch.nn.functional.avg_pool2d(values[None, None], (height, width), stride=multiple)[0, 0]
     row, column = divmod(int(means.argmax()), means.shape[1])
     return row * multiple, column * multiple, height, width
 
@@ -55,7 +69,8 @@ def draw_rows(rows: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Image.Image:
     """One picture of captioned rows of labelled panels.
 
     Args:
-        rows: caption and panels of each row; panels are float in [0, 1], (3, H, W), all of one size within a row.
+        rows: caption and panels of each row; panels are float in [0, 1], (3, H, W), all of one size within a row; their
+            labels may have several lines.
     """
     drawn = [_draw_row(caption, panels) for caption, panels in rows]
     picture = Image.new("RGB", (max(row.width for row in drawn), sum(row.height for row in drawn)), "white")
@@ -69,13 +84,14 @@ def draw_rows(rows: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Image.Image:
 def _draw_row(caption: str, panels: Mapping[str, Tensor]) -> Image.Image:
     images = [_to_image(panel) for panel in panels.values()]
     width = sum(image.width + GAP for image in images) - GAP
-    row = Image.new("RGB", (width, 2 * CAPTION + images[0].height + GAP), "white")
+    header = CAPTION * (2 + max(label.count("\n") for label in panels))
+    row = Image.new("RGB", (width, header + images[0].height + GAP), "white")
     draw, font = ImageDraw.Draw(row), ImageFont.load_default(size=12)
     draw.text((0, 0), caption, fill="black", font=font)
     left = 0
     for label, image in zip(panels, images, strict=True):
         draw.text((left, CAPTION), label, fill="dimgray", font=font)
-        row.paste(image, (left, 2 * CAPTION))
+        row.paste(image, (left, header))
         left += image.width + GAP
     return row
 

@@ -17,7 +17,9 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from callbacks.results import trained_on
 from callbacks.run_folder import run_folder
+from callbacks.run_summary import summarise, summarise_best
 from datamodules.fingerprint import write_atomic
 from datamodules.software import describe_software
 
@@ -31,6 +33,9 @@ class Provenance(SaveConfigCallback):
     the training data, git commit and whether the tree had changes, package versions, Python, platform, devices,
     precision.
 
+    W&B's config gets the configuration and, beside it, the labels; its summary gets `data/images`, `data/percent` ...:
+    how much data the run trains on or, in a test, its weights were trained on.
+
     Args:
         args: see SaveConfigCallback.
         command: that started the run; its first word may be a path.
@@ -40,6 +45,7 @@ class Provenance(SaveConfigCallback):
     def __init__(self, *args: Any, command: Sequence[str] = sys.argv, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self.command = list(command)
+        self._labels: dict[str, Any] = {}
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called once per run, on the first process, before anything else happens."""
@@ -47,30 +53,41 @@ class Provenance(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         write_atomic(folder / "config.yaml", text)
         resolved = yaml.safe_load(text)
-        for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):  # there, config.yaml is the record
-                logger.log_hyperparams(resolved)
+        self._labels = resolved.get("run", {}).get("labels", {})
+        _log_config(trainer, resolved)
+        if stage == "fit" and "checkpoint" in resolved:
+            summarise_best(trainer, resolved["checkpoint"]["monitor"], resolved["checkpoint"]["mode"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the provenance of `fit`, if validation did not do so before."""
-        self._write(trainer)
+        self._write(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the provenance of `validate` and, at the sanity check, of `fit`."""
-        self._write(trainer)
+        self._write(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the provenance of `test`."""
-        self._write(trainer)
+        self._write(trainer, pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the provenance of `predict`."""
-        self._write(trainer)
+        self._write(trainer, pl_module)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = run_folder(trainer) / "provenance.json"
         if trainer.is_global_zero and not path.exists():
-            write_atomic(path, json.dumps(describe_run(trainer, self.command), indent=2) + "\n")
+            record = describe_run(trainer, self.command)
+            write_atomic(path, json.dumps(record, indent=2) + "\n")
+            if self._labels:  # only now: Lightning logs the module's hyperparameters, such as `network`, after `setup`
+                _log_config(trainer, self._labels)
+            summarise(trainer, "data", record["data_budget"] or _budget_of_tested(trainer, pl_module))
+
+
+def _log_config(trainer: Trainer, config: dict[str, Any]) -> None:
+    for logger in trainer.loggers:
+        if not isinstance(logger, CSVLogger):  # there, config.yaml is the record
+            logger.log_hyperparams(config)
 
 
 def describe_run(trainer: Trainer, command: Sequence[str]) -> dict[str, Any]:
@@ -90,6 +107,14 @@ def describe_run(trainer: Trainer, command: Sequence[str]) -> dict[str, Any]:
         "devices": [str(device) for device in _device_names(trainer)],
         "precision": str(trainer.precision),
     }
+
+
+def _budget_of_tested(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """What the weights of a validation or test were trained on; empty where nothing tells."""
+    if trainer.state.fn not in (TrainerFn.VALIDATING, TrainerFn.TESTING):
+        return {}
+    budget = trained_on(trainer.ckpt_path or getattr(pl_module, "init_from", None))
+    return {} if budget is None else budget.to_dict()
 
 
 def _device_names(trainer: Trainer) -> list[str]:

@@ -16,7 +16,7 @@ CELL = 128
 """Side that patches are brought near to by a whole factor, in pixels of the sheet."""
 MARGIN = 16
 LEAST_WIDTH = 8 * (CELL + GAP) - GAP + 2 * MARGIN
-"""Of a sheet, so that titles have room above a few patches, too."""
+"""Of a titled sheet, so that titles have room above a few patches, too."""
 
 
 @dataclass(frozen=True)
@@ -34,30 +34,48 @@ class SheetRow:
     label: Sequence[str] = ()
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Up to `most` of the positions 0 .. count - 1, evenly from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
 def in_rows(patches: Tensor, captions: Sequence[str], columns: int) -> list[SheetRow]:
     """Patches in rows of `columns`, the last of which may be shorter."""
     starts = range(0, len(patches), columns)
     return [SheetRow(patches[start : start + columns], captions[start : start + columns]) for start in starts]
 
 
-def contact_sheet(rows: Sequence[SheetRow], title: Sequence[str]) -> Image.Image:
+def contact_sheet(rows: Sequence[SheetRow], title: Sequence[str] = ()) -> Image.Image:
     """One picture of all rows.
 
     Args:
         rows: of patches of one side, at least one patch in all.
-        title: lines, the first in larger letters; long ones are broken at the sheet's width.
+        title: see `titled`; none for where the text stands beside the picture.
     """
     cell = next(_to_cell(patch).width for row in rows for patch in row.patches)
     font = ImageFont.load_default(size=13)
     labels = max((font.getlength(line) + MARGIN for row in rows for line in row.label), default=0)
     left = MARGIN + round(labels)
-    width = max(LEAST_WIDTH, left + max(len(row.patches) for row in rows) * (cell + GAP) - GAP + MARGIN)
-    header = _draw_title(title, width)
+    width = left + max(len(row.patches) for row in rows) * (cell + GAP) - GAP + MARGIN
     height = cell + CAPTION + 2 * GAP
-    sheet = Image.new("RGB", (width, header.height + len(rows) * height + MARGIN), "white")
-    sheet.paste(header, (0, 0))
+    sheet = Image.new("RGB", (width, len(rows) * height + MARGIN), "white")
     for number, row in enumerate(rows):
-        _draw_row(sheet, row, left, header.height + number * height)
+        _draw_row(sheet, row, left, number * height)
+    return titled(sheet, title) if title else sheet
+
+
+def titled(picture: Image.Image, title: Sequence[str]) -> Image.Image:
+    """A picture below its title.
+
+    Args:
+        picture: RGB; narrow ones get a margin to the right.
+        title: lines, the first in larger letters; long ones are broken at the sheet's width.
+    """
+    width = max(LEAST_WIDTH, picture.width)
+    header = _draw_title(title, width)
+    sheet = Image.new("RGB", (width, header.height + picture.height), "white")
+    sheet.paste(header, (0, 0))
+    sheet.paste(picture, (0, header.height))
     return sheet
 
 

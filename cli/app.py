@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -35,7 +35,7 @@ from callbacks import (
 )
 from cli.errors import is_ours
 from cli.loggers import finish_wandb, run_loggers
-from cli.parser import FriendlyParser
+from cli.parser import FriendlyParser, RaisingParser
 from cli.run_folders import RunSettings, find_checkpoint, release, reserve
 from lightning_modules import Distiller
 
@@ -86,33 +86,8 @@ class SRDistillCLI(LightningCLI):
         return {command: skipped | ours for command, skipped in LightningCLI.subcommands().items()}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds all options, what users set most first."""
-        parser.usage = "%(prog)s [--config FILE ...] [--KEY VALUE ...]"
-        parser.add_argument(
-            "--ckpt_path", type=str | None, help="`last` or `best` of the experiment's newest fit, or a checkpoint file"
-        )
-        parser.add_class_arguments(RunSettings, "run")
-        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-        parser.add_class_arguments(CheckpointSettings, "checkpoint")
-        parser.add_class_arguments(EMA, "ema")
-        parser.add_class_arguments(ImageGrid, "image_grid")
-        parser.add_class_arguments(SelectionSheet, "selection_sheet")
-        parser.add_class_arguments(DistilledWriter, "distilled")
-        parser.add_lightning_class_args(Trainer, "trainer")
-        groups: Any = parser.groups
-        groups["model"].title = "What is trained or distils (--model.help SuperResolution lists a class's options)"
-        groups["data"].title = "What it learns from and is tested on (--data.help RealImages lists its options)"
-        parser.set_defaults(
-            {
-                "model": {"class_path": "lightning_modules.SuperResolution"},
-                "data": {"class_path": "datamodules.RealImages"},
-                "trainer.max_epochs": -1,
-                "trainer.max_steps": 10_000,
-                "trainer.val_check_interval": 500,
-                "trainer.check_val_every_n_epoch": None,
-            }
-        )
+        """Adds all options."""
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Takes `--ckpt_path` aside: LightningCLI would let the checkpoint's hyperparameters win over the user's."""
@@ -206,6 +181,45 @@ class SRDistillCLI(LightningCLI):
         ]
 
 
+def add_options(parser: LightningArgumentParser) -> None:
+    """Adds the options of every command, what users set most first."""
+    parser.usage = "%(prog)s [--config FILE ...] [--KEY VALUE ...]"
+    parser.add_argument(
+        "--ckpt_path", type=str | None, help="`last` or `best` of the experiment's newest fit, or a checkpoint file"
+    )
+    parser.add_class_arguments(RunSettings, "run")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.add_class_arguments(CheckpointSettings, "checkpoint")
+    parser.add_class_arguments(EMA, "ema")
+    parser.add_class_arguments(ImageGrid, "image_grid")
+    parser.add_class_arguments(SelectionSheet, "selection_sheet")
+    parser.add_class_arguments(DistilledWriter, "distilled")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    groups: Any = parser.groups
+    groups["model"].title = "What is trained or distils (--model.help SuperResolution lists a class's options)"
+    groups["data"].title = "What it learns from and is tested on (--data.help RealImages lists its options)"
+    parser.set_defaults(
+        {
+            "model": {"class_path": "lightning_modules.SuperResolution"},
+            "data": {"class_path": "datamodules.RealImages"},
+            "trainer.max_epochs": -1,
+            "trainer.max_steps": 10_000,
+            "trainer.val_check_interval": 500,
+            "trainer.check_val_every_n_epoch": None,
+        }
+    )
+
+
+def options_parser() -> RaisingParser:
+    """A parser of what stands after `fit`, `test` and the like, for those who look at runs without making one."""
+    parser = RaisingParser(allow_abbrev=False)
+    parser.add_argument("-c", "--config", action=ActionConfigFile)
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    add_options(parser)
+    return parser
+
+
 def _as_list(given: Any) -> list[Any]:
     """A value, a list of values or nothing, as a list."""
     if given is None:
@@ -245,11 +259,11 @@ def _refuse_untrained(settings: Namespace, stage: str) -> None:
 
 def run(args: list[str]) -> SRDistillCLI:
     """Runs one command of the command line; see `main.main`."""
-    _quieten()
+    quieten()
     return SRDistillCLI(args)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Libraries' notes that a user can do nothing about."""
     warnings.formatwarning = _format_warning
     warnings.filterwarnings("ignore", "(?s).*JsonargparseDeprecationWarning")

@@ -6,48 +6,64 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from cli.run_folders import RunSettings
 
+Mode = Literal["online", "offline", "shared", "disabled"]
+MODES: dict[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "shared": "shared",
+    "disabled": "disabled",
+    "run": "online",
+    "dryrun": "offline",
+}
+"""What WANDB_MODE may be. The last two are old names, but WandbLogger still sets the very last one."""
+
 
 def run_loggers(run_dir: Path, run: RunSettings, stage: str) -> list[Logger]:
-    """The loggers of a run, all writing into its folder."""
+    """The loggers of a run, all writing into its folder; `Provenance` gives W&B the configuration and the labels."""
     loggers: list[Logger] = [CSVLogger(run_dir, name="", version="")]
-    mode = _wandb_mode(run)
+    mode = wandb_mode(run.wandb)
     if mode != "disabled":
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
         loggers.append(
             WandbLogger(
-                name=run_dir.name,
+                name=run.experiment if run.labels else run_dir.name,
                 save_dir=run_dir,
                 offline=mode == "offline",
                 project=run.project,
-                group=run.experiment,
-                job_type=stage,
+                group=run.group or run.experiment,
+                job_type=run.job_type or stage,
                 settings=wandb.Settings(silent=mode == "offline"),
             )
         )
     return loggers
 
 
-def _wandb_mode(run: RunSettings) -> str:
-    """W&B's mode; `auto` asks the environment.
+def wandb_mode(asked: str) -> Mode:
+    """W&B's mode.
+
+    Args:
+        asked: as in `RunSettings`; `auto` asks the environment.
 
     Raises:
         ModuleNotFoundError: when W&B is asked for but not installed.
+        ValueError: when WANDB_MODE is none of W&B's modes.
     """
-    installed = importlib.util.find_spec("wandb") is not None
-    if run.wandb == "auto":
-        return os.environ.get("WANDB_MODE", "offline") if installed else "disabled"
-    if run.wandb != "disabled" and not installed:
-        raise ModuleNotFoundError(
-            f'run.wandb is {run.wandb}, but wandb is not installed: pip install "srdistill[wandb]"'
-        )
-    return run.wandb
+    if importlib.util.find_spec("wandb") is None:
+        if asked in ("auto", "disabled"):
+            return "disabled"
+        raise ModuleNotFoundError(f'run.wandb is {asked}, but wandb is not installed: pip install "srdistill[wandb]"')
+    mode = os.environ.get("WANDB_MODE", "offline") if asked == "auto" else asked
+    if mode not in MODES:
+        raise ValueError(f"WANDB_MODE is {mode!r}; expected {', '.join(MODES)}, or unset it")
+    return MODES[mode]
 
 
 def finish_wandb(exit_code: int) -> None:

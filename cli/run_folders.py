@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -14,18 +14,34 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 RECORDS = {"config.yaml", "provenance.json", "hparams.yaml", "wandb"}
 """What a run writes before its first step."""
 
+CONFIG_KEYS = {
+    *("seed_everything", "ckpt_path", "run", "model", "data", "checkpoint", "ema", "image_grid", "selection_sheet"),
+    *("distilled", "trainer"),
+}
+"""Top level of every configuration; in W&B's config, labels stand beside it."""
+
+Label = bool | int | float | str | None
+"""Strings last: the parser takes the first type that fits, so that numbers on the command line are numbers."""
+
 
 @dataclass
 class RunSettings:
     """Where a run writes: ROOT/EXPERIMENT/STAGE/NAME.
 
     Attributes:
-        experiment: name for runs that belong together; `--ckpt_path last` looks here. W&B's group.
+        experiment: name for runs that belong together; `--ckpt_path last` looks here.
         name: folder of this run; null is the time. An existing run is never overwritten.
         root: folder of all runs.
         wandb: Weights & Biases: `auto` writes an offline run where wandb is installed (WANDB_MODE decides otherwise),
             `offline`, `online`, or `disabled`.
         project: name of the W&B project.
+        group: W&B's group; null is the experiment.
+        job_type: W&B's job type; null is the command: fit, test ...
+        labels: added to W&B's config at the top level, to group and filter runs by, such as
+            `{regime: random, budget: 0.68}`; the run is then displayed by its experiment's name.
+
+    Raises:
+        ValueError: when a label has the name of a top-level key of the configuration.
     """
 
     experiment: str = "default"
@@ -33,6 +49,17 @@ class RunSettings:
     root: str = "runs"
     wandb: Literal["auto", "offline", "online", "disabled"] = "auto"
     project: str = "srdistill"
+    group: str | None = None
+    job_type: str | None = None
+    labels: dict[str, Label] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = sorted(self.labels.keys() & CONFIG_KEYS)
+        if taken:
+            raise ValueError(
+                f"run.labels has {', '.join(taken)}, which the configuration itself has at its top level; "
+                f"choose another name, such as {taken[0]}_label"
+            )
 
     @property
     def folder(self) -> Path:

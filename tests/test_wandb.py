@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import struct
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
+from cli.loggers import wandb_mode
+from cli.run_folders import CONFIG_KEYS
 from main import main
+from tests.wandb_records import OfflineRun
 
-wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-
-FULL, FIRST, _, LAST = 1, 2, 3, 4
-
-
-def records(path: Path) -> Iterator:
-    """The records of a .wandb file: LevelDB's log format after a header of seven bytes.
-
-    Blocks of 32 KiB hold chunks of checksum (4 bytes), length (2), kind (1) and data; a record is one chunk or several;
-    what is left of a block is padding when it is too short for a chunk's header.
-    """
-    content, block = path.read_bytes(), 1 << 15
-    assert content[:4] == b":W&B"
-    position, data = 7, b""
-    while position + 7 <= len(content):
-        if block - position % block < 7:
-            position += block - position % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, position)
-        chunk = content[position + 7 : position + 7 + length]
-        if len(chunk) < length:  # still being written
-            return
-        data = chunk if kind in (FULL, FIRST) else data + chunk
-        position += 7 + length
-        if kind in (FULL, LAST):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            yield record
-
-
-def finished(path: Path, seconds: float = 20) -> list:
-    """All records, once W&B's own process has written the last one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        content = list(records(path)) if path.stat().st_size else []
-        if any(record.WhichOneof("record_type") == "exit" for record in content):
-            return content
-        time.sleep(0.05)
-    pytest.fail(f"{path} has no end")
-
-
-def values(items) -> dict:
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+LABELS = {"regime": "random", "budget": 0.68, "network": "edsr", "teacher": False, "seed": 1}
+TYPES = [str, float, str, bool, int]
 
 
 @pytest.fixture
@@ -67,27 +28,93 @@ def offline(tiny, monkeypatch):
 
 
 def test_offline_run_can_be_read_back(offline):
-    (folder,) = (offline / "wandb").glob("offline-run-*")
-    (path,) = folder.glob("*.wandb")
-    content = finished(path)
-    run = next(record.run for record in content if record.WhichOneof("record_type") == "run")
+    read = OfflineRun(offline)
+    run, config = read.run, read.config
     assert (run.project, run.run_group, run.job_type, run.display_name) == ("srdistill", "study", "fit", offline.name)
-
-    updates = [*run.config.update, *(item for record in content for item in record.config.update)]
-    config = values(updates)
     assert config["model"]["init_args"]["network"]["options"] == {"n_feats": 4, "n_resblocks": 1}
     assert config["data"]["init_args"]["patch_size"] == 32
 
-    history = [values(record.history.item) for record in content if record.WhichOneof("record_type") == "history"]
-    losses = {row["trainer/global_step"]: row["train/loss"] for row in history if "train/loss" in row}
+    losses = {row["trainer/global_step"]: row["train/loss"] for row in read.history if "train/loss" in row}
     assert list(losses) == [0, 1, 2, 3]
     assert all(loss > 0 for loss in losses.values())
-    assert len([row for row in history if "val/psnr_y" in row]) == 2
+    assert len([row for row in read.history if "val/psnr_y" in row]) == 2
 
-    names = [name for row in history for name in row.get("images/validation/filenames", [])]
+    names = [name for row in read.history for name in row.get("images/validation/filenames", [])]
     drawn = [offline / "images" / f"step{step:08d}-validation.png" for step in (2, 4)]
     for name, ours in zip(names, drawn, strict=True):
-        assert np.array_equal(np.asarray(Image.open(folder / "files" / name)), np.asarray(Image.open(ours)))
+        assert np.array_equal(np.asarray(Image.open(read.folder / "files" / name)), np.asarray(Image.open(ours)))
+
+
+def test_stages_of_a_comparison_can_be_grouped_and_compared(tiny, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    labels = ["--run.labels", "{regime: random, budget: 0.68, network: edsr, teacher: false, seed: 1}"]
+    where = ["--run.experiment", "random-train-s1", "--run.group", "plan", *labels]
+    fit = main(["fit", *tiny, *where, "--run.job_type", "train"]).run_dir
+    test = main(["test", *tiny, *where, "--ckpt_path", "last"]).run_dir
+    assert "wandb" not in capsys.readouterr().err  # WandbLogger leaves WANDB_MODE=dryrun behind
+
+    for folder, job_type in ((fit, "train"), (test, "test")):
+        read = OfflineRun(folder)
+        run = read.run
+        assert (run.run_group, run.job_type, run.display_name) == ("plan", job_type, "random-train-s1")
+        assert {key: read.config[key] for key in LABELS} == LABELS
+        assert [type(read.config[key]) for key in LABELS] == TYPES
+        assert read.config["model"]["init_args"]["network"]["architecture"] == "EDSR"
+        cost = json.loads((folder / "cost.json").read_text())
+        numbers = {f"cost/{key}": value for key, value in cost.items() if value is not None}
+        assert {key: value for key, value in read.summary.items() if key.startswith("cost/")} == numbers
+        trained_on = json.loads((fit / "provenance.json").read_text())["data_budget"]
+        assert {
+            key: read.summary[f"data/{key}"] for key in ("images", "bytes", "percent")
+        }.items() <= trained_on.items()
+
+    measured = json.loads((test / "results.json").read_text())["sets"]["tiny"]["psnr_y"]
+    assert OfflineRun(test).summary["test/tiny/psnr_y"] == pytest.approx(measured, rel=1e-6)
+    with (fit / "metrics.csv").open() as lines:
+        assert not [column for column in next(csv.reader(lines)) if column.startswith(("cost", "data", "regime"))]
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_summary_keeps_the_best_validation(tiny, monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    read = OfflineRun(main(["fit", *tiny, "--checkpoint.mode", mode, "--trainer.max_steps", "4"]).run_dir)
+    figures = [row["val/psnr_y"] for row in read.history if "val/psnr_y" in row]
+    assert len(set(figures)) == 4
+    assert read.summary["val/psnr_y"] == {mode: max(figures) if mode == "max" else min(figures), "last": figures[-1]}
+
+
+def test_labels_survive_config_and_checkpoint(tiny):
+    words = [word for key, value in LABELS.items() for word in (f"--run.labels.{key}", str(value).lower())]
+    folder = main(["fit", *tiny, *words]).run_dir
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["run"]["labels"] == LABELS
+    assert [type(value) for value in config["run"]["labels"].values()] == TYPES
+    assert config.keys() | {"ckpt_path"} == CONFIG_KEYS
+
+    again = main(["fit", "--config", str(folder / "config.yaml")]).run_dir
+    assert yaml.safe_load((again / "config.yaml").read_text())["run"]["labels"] == LABELS
+    checkpoint = torch.load(again / "checkpoints" / "last.ckpt", weights_only=True)
+    assert "labels" not in str(checkpoint["hyper_parameters"])
+
+
+def test_label_with_the_name_of_a_setting_is_refused(tiny):
+    with pytest.raises(ValueError, match=r"^run.labels has model, which .*; choose another name, such as model_label$"):
+        main(["fit", *tiny, "--run.labels", "{regime: random, model: EDSR}"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "mode"),
+    [("auto", "dryrun", "offline"), ("auto", "online", "online"), ("offline", "disabled", "offline")],
+)
+def test_mode_asks_the_environment_only_when_told_to(monkeypatch, asked, variable, mode):
+    monkeypatch.setenv("WANDB_MODE", variable)
+    assert wandb_mode(asked) == mode
+
+
+def test_unknown_mode_of_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(ValueError, match="WANDB_MODE is 'ofline'; expected online, offline"):
+        wandb_mode("auto")
 
 
 def test_disabled(tiny, monkeypatch):

@@ -1,0 +1,1 @@
+"""The fair comparison: a plan of regimes, the runner of its stages, and the report."""

@@ -1,0 +1,94 @@
+"""The key of a stage: what it is told to do, and on what; a stage whose key is known to be done is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from comparison.resolve import Resolver, digest_json
+from comparison.stages import Stage
+from datamodules.benchmarks import Benchmarks
+from datamodules.fingerprint import digest_file, digest_files
+from datamodules.paths import find_folder
+
+
+class Keys:
+    """Computes keys.
+
+    A key is the SHA-256 of command, resolved configuration, content of the files and folders that the configuration
+    names, and keys of the stages that it reads. What changes one changes those of all stages after it, and no others.
+    Test sets are an input of `test` alone: another one trains nothing again.
+
+    Args:
+        resolver: of command lines.
+        memo: folder for what is remembered of files, see `digest_files`.
+
+    Attributes:
+        by_stage: keys by name of the stages seen so far.
+        configs: their resolved configurations.
+        problems: one line for each kind of command line that does not resolve.
+    """
+
+    def __init__(self, resolver: Resolver, memo: Path) -> None:
+        self._resolver = resolver
+        self._memo = memo
+        self._contents: dict[str, str | None] = {}
+        self.by_stage: dict[str, str] = {}
+        self.configs: dict[str, dict[str, Any]] = {}
+        self.problems: dict[str, str] = {}
+
+    def add(self, stages: Sequence[Stage]) -> None:
+        """Computes the keys of stages in order of dependency; those behind a problem get none."""
+        for stage in stages:
+            if self.by_stage.keys() >= set(stage.needs):
+                self._add(stage)
+
+    def _add(self, stage: Stage) -> None:
+        stand_ins = {need: f"@{self.by_stage[need]}" for need in stage.needs}
+        try:
+            config = self._resolver.resolve(stage.with_outputs(stand_ins))
+        except ValueError as error:
+            self.problems.setdefault(str(error), stage.name)
+            return
+        inputs, tests = self._inputs(config, stage.command == "test")
+        self.configs[stage.name] = config
+        self.by_stage[stage.name] = digest_json([stage.command, inputs, tests, sorted(stand_ins.values())])
+
+    def _inputs(self, config: dict[str, Any], test: bool) -> tuple[Any, Any]:
+        options = {**config["data"]["init_args"]}
+        sets = Benchmarks(**options.pop("benchmarks")) if "benchmarks" in options else None
+        config = {**config, "data": {**config["data"], "init_args": options}}
+        contents = {name: self._content(name) for name in _texts([config["data"], config["model"]])}
+        known = {name: content for name, content in contents.items() if content is not None}
+        tested = [[name, self._content(str(sets.folder / name))] for name in sets.sets] if sets and test else None
+        return [config, known], tested
+
+    def _content(self, name: str) -> str | None:
+        """Digest of the file or folder of that name, if there is one."""
+        if name not in self._contents:
+            self._contents[name] = self._digest(name)
+        return self._contents[name]
+
+    def _digest(self, name: str) -> str | None:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return digest_file(path)
+        folder = find_folder(name) if name else None
+        if folder is None:
+            return None
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        digests = digest_files(files, self._memo / f"{digest_json(str(folder))[:16]}.json")
+        names = [file.relative_to(folder).as_posix() for file in files]
+        return digest_json(dict(zip(names, digests, strict=True)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a configuration: those that name files are found by looking."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

@@ -1,0 +1,201 @@
+"""What a comparison leaves for readers: tables, plots, pictures, the report and the summary on W&B."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from comparison.crops import crop_rows, crop_sheet
+from comparison.headline import headline
+from comparison.pictures import CropRow, Sample
+from comparison.plan import Plan
+from comparison.plots import draw_all, save_png, to_svg
+from comparison.prepare import Prepared
+from comparison.report.content import ReportContent
+from comparison.report.page import write_report
+from comparison.resolve import digest_json
+from comparison.rows import ImageRow, Row
+from comparison.runner import Failure
+from comparison.samples import sample_sheet, sample_sheets
+from comparison.spectra import Spectrum, distilled_spectrum
+from comparison.statistics import Summary, summarise
+from comparison.store import Store
+from comparison.tables import write_results, write_tables
+from datamodules.benchmarks import Benchmarks
+from datamodules.fingerprint import write_atomic
+from datamodules.software import describe_software
+
+REPORT = "report.html"
+WRITTEN_FOR = ".written_for"
+"""Digest of what the files were made from: a comparison in which nothing has changed writes nothing."""
+
+
+class Outputs:
+    """The folder of one comparison.
+
+    Args:
+        folder: of the comparison.
+        plan: that was run.
+        prepared: what it came to.
+        store: where its stages are recorded.
+        wandb: mode of the summary run, see `RunSettings`.
+        project: of W&B.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, prepared: Prepared, store: Store, wandb: str, project: str) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.plan_yaml = yaml.safe_dump(asdict(plan), sort_keys=False, allow_unicode=True)
+        self.prepared = prepared
+        self.store = store
+        self.wandb = wandb
+        self.project = project
+
+    def write(self, rows: Sequence[Row], per_image: Sequence[ImageRow], failures: Sequence[Failure]) -> list[Summary]:
+        """Writes everything, unless all of it is there and was made from the same.
+
+        Returns:
+            The lines of the main table.
+        """
+        plan = self.plan
+        summaries = summarise(rows, per_image, plan.reference, plan.baseline)
+        digest = self._digest(failures)
+        marker = self.folder / WRITTEN_FOR
+        if (self.folder / REPORT).is_file() and marker.is_file() and marker.read_text() == digest:
+            return summaries
+        write_results(self.folder, rows, per_image, summaries)
+        write_tables(self.folder, summaries, plan.reference, plan.baseline)
+        write_atomic(self.folder / "plan.yaml", self.plan_yaml)
+        plots, vectors = self._plots(rows, summaries)
+        samples = sample_sheets(rows, self.store.root)
+        crops = self._crops(rows, per_image)
+        self._save_pictures(samples, crops)
+        write_report(self.folder / REPORT, self._content(rows, summaries, vectors, samples, crops, failures))
+        from comparison.wandb_summary import log_summary
+
+        log_summary(
+            self.plan.name,
+            self.project,
+            self.wandb,
+            self.folder,
+            rows,
+            summaries,
+            plots,
+            self._sets(rows),
+            self.folder / REPORT,
+        )
+        write_atomic(marker, digest)
+        return summaries
+
+    def _digest(self, failures: Sequence[Failure]) -> str:
+        done = {name: self.store.done(key) is not None for name, key in self.prepared.keys.items()}
+        return digest_json([self.plan_yaml, self.prepared.keys, done, [failure.stage for failure in failures]])
+
+    def _plots(self, rows: Sequence[Row], summaries: Sequence[Summary]) -> tuple[dict[str, Path], dict[str, str]]:
+        """PNG files and inline SVG, by name."""
+        spectra = _spectra(rows, self.store.root)
+        figures = draw_all(summaries, rows, self.store.root, spectra, self.plan.reference, self.plan.baseline)
+        files = {name: self.folder / "plots" / f"{name}.png" for name in figures}
+        for name, figure in figures.items():
+            save_png(figure, files[name])
+        return files, {name: to_svg(figure) for name, figure in figures.items()}
+
+    def _crops(self, rows: Sequence[Row], per_image: Sequence[ImageRow]) -> list[CropRow]:
+        options = self._data_options()
+        benchmarks = Benchmarks(**options["benchmarks"])
+        return crop_rows(rows, per_image, self.store.root, benchmarks, options["scale"], self.plan.crops)
+
+    def _data_options(self) -> Mapping[str, Any]:
+        """Of any test: they are alike."""
+        options: Mapping[str, Any] = self.prepared.configs[self.prepared.trainings[0].test]["data"]["init_args"]
+        return options
+
+    def _save_pictures(self, samples: Sequence[Sample], crops: Sequence[CropRow]) -> None:
+        folder = self.folder / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, sample in enumerate(samples):
+            sample_sheet(sample).save(folder / f"set-{number:02d}.png")
+        if crops:
+            crop_sheet(crops).save(folder / "crops.png")
+
+    def _sets(self, rows: Sequence[Row]) -> dict[str, Path]:
+        folders = dict.fromkeys(row.distilled_folder for row in rows if row.distilled_folder is not None)
+        return {Path(folder).name: self.store.root / folder for folder in folders}
+
+    def _content(
+        self,
+        rows: Sequence[Row],
+        summaries: Sequence[Summary],
+        plots: Mapping[str, str],
+        samples: Sequence[Sample],
+        crops: Sequence[CropRow],
+        failures: Sequence[Failure],
+    ) -> ReportContent:
+        plan = self.plan
+        return ReportContent(
+            title=plan.title or plan.name,
+            headline=headline(summaries, plan.reference, plan.baseline),
+            generated=datetime.now(UTC).isoformat(timespec="seconds"),
+            summaries=summaries,
+            rows=rows,
+            plots=plots,
+            samples=samples,
+            crops=crops,
+            commands=self._commands(),
+            environment=_environment(rows),
+            plan=self.plan_yaml,
+            failed=[(failure.stage, str(failure.log or failure.reason)) for failure in failures],
+            notes=_notes(rows, self.prepared, plan),
+            reference=plan.reference,
+            baseline=plan.baseline,
+        )
+
+    def _commands(self) -> list[tuple[str, str]]:
+        """Those that were run, in order of dependency."""
+        done = [(task.stage.name, self.store.done(task.key)) for task in self.prepared.tasks]
+        return [(name, shlex.join(["python", "main.py", *record.command])) for name, record in done if record]
+
+
+def _spectra(rows: Sequence[Row], root: Path) -> dict[str, Spectrum]:
+    """Of one set of each regime without a teacher, at the smallest budget."""
+    budget = min((row.cell.budget for row in rows if row.cell.budget is not None), default=None)
+    folders: dict[str, str] = {}
+    for row in rows:
+        if row.distilled_folder is not None and not row.cell.teacher and row.cell.budget == budget:
+            folders.setdefault(row.cell.regime, row.distilled_folder)
+    return {regime: distilled_spectrum(root / folder) for regime, folder in folders.items()}
+
+
+def _environment(rows: Sequence[Row]) -> dict[str, str]:
+    software = describe_software()
+    packages = {name: str(version) for name, version in software["packages"].items()}
+    devices = ", ".join(dict.fromkeys(row.device for row in rows))
+    machine = {"devices": devices, "CPU cores": str(os.cpu_count()), "platform": platform.platform()}
+    return {**machine, "Python": str(software["python"]), **packages}
+
+
+def _notes(rows: Sequence[Row], prepared: Prepared, plan: Plan) -> list[str]:
+    """What a reader must know to judge the figures."""
+    notes = []
+    commits = list(dict.fromkeys(str(row.commit) for row in rows))
+    if len(commits) > 1:
+        notes.append(f"The trainings ran with {len(commits)} commits of the framework: {', '.join(commits)}.")
+    if any(commit.endswith("+") for commit in commits):
+        notes.append("Some trainings ran with changes that were not committed (marked +).")
+    devices = list(dict.fromkeys(row.device for row in rows))
+    if len(devices) > 1:
+        notes.append(f"The trainings ran on different devices ({', '.join(devices)}): their times do not compare.")
+    missing = len(prepared.trainings) - len({row.cell for row in rows})
+    if missing:
+        notes.append(f"{missing} of {len(prepared.trainings)} trainings of the plan are missing.")
+    if len(plan.seeds) == 1:
+        notes.append("One seed: differences of less than about 0.1 dB may be chance.")
+    return notes

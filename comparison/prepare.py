@@ -1,0 +1,94 @@
+"""A plan made ready to run: checked, expanded to stages, each with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comparison.check import data_problems, plan_problems, unfair
+from comparison.keys import Keys
+from comparison.plan import Plan, Regime
+from comparison.regimes import find_regime
+from comparison.resolve import Resolver, digest_json
+from comparison.stages import Stage, Training, expand
+from comparison.task import Task
+
+
+class PlanError(ValueError):
+    """A plan that cannot be run, with all that is wrong in it."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = [f"the plan has {count}, and nothing was run:", *(f"  - {line}" for line in problems)]
+        super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a plan comes to.
+
+    Attributes:
+        regimes: with their chains, by name.
+        trainings: all SR trainings.
+        tasks: all stages in order of dependency, ready for the runner.
+        configs: resolved configuration of each stage, by name.
+    """
+
+    regimes: Mapping[str, Regime]
+    trainings: list[Training]
+    tasks: list[Task]
+    configs: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Of the stages, by name."""
+        return {task.stage.name: task.key for task in self.tasks}
+
+
+def prepare(plan: Plan, memo: Path) -> Prepared:
+    """Checks and expands a plan; runs nothing.
+
+    Args:
+        plan: to run.
+        memo: folder for what is remembered of configurations and files.
+
+    Raises:
+        PlanError: with everything that is wrong.
+    """
+    if problems := plan_problems(plan):
+        raise PlanError(problems)
+    regimes = {name: find_regime(name, given) for name, given in plan.regimes.items()}
+    try:
+        stages, trainings = expand(plan, regimes)
+    except ValueError as error:
+        raise PlanError([str(error)]) from error
+    resolver = Resolver(memo / "resolved.json")
+    keys = Keys(resolver, memo / "files")
+    keys.add(stages)
+    problems = [f"{name}: {problem}" for problem, name in keys.problems.items()] + data_problems(keys.configs)
+    complete = [training for training in trainings if training.test in keys.configs]
+    if problems := problems + unfair(complete, keys.configs):
+        raise PlanError(problems)
+    resolver.save()
+    tasks = [_task(stage, keys.by_stage[stage.name], keys.configs[stage.name]) for stage in stages]
+    return Prepared(regimes, trainings, tasks, keys.configs)
+
+
+def _task(stage: Stage, key: str, config: Mapping[str, Any]) -> Task:
+    updates = config["trainer"]["max_steps"] if stage.command == "fit" else -1
+    return Task(stage, key, _signature(stage, config), updates if updates > 0 else None)
+
+
+def _signature(stage: Stage, config: Mapping[str, Any]) -> str:
+    """Stages with the same one take about the same time: seeds, budgets and augmentations matter little."""
+    model, data, trainer = config["model"], config["data"]["init_args"], config["trainer"]
+    parts: list[Any] = [stage.command, model["class_path"], model["init_args"].get("network"), data["scale"]]
+    if stage.command == "fit":
+        parts += [data["patch_size"], data["batch_size"], trainer["max_steps"], trainer["precision"]]
+    elif stage.command == "test":
+        parts += [data["benchmarks"]]
+    else:
+        parts += [data.get("criterion"), data.get("selector"), data.get("features"), data.get("root")]
+    return digest_json(parts)[:16]

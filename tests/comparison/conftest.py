@@ -1,0 +1,84 @@
+"""Rows as a comparison leaves them, made by formula: every figure can be computed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from comparison.rows import Cell, ImageRow, Row
+
+BICUBIC = {"Set5": 28.4, "Set14": 26.0}
+IMAGES = {"Set5": 5, "Set14": 14}
+
+
+def make_row(cell: Cell, name: str, psnr_y: float, **changed: Any) -> Row:
+    """A row with plausible costs."""
+    percent = cell.budget or 100.0
+    patches = round(13_965 * percent / 100)
+    values: dict[str, Any] = {
+        "psnr_y": psnr_y,
+        "ssim_y": 0.7 + (psnr_y - 26) / 50,
+        "psnr_y_bicubic": BICUBIC[name],
+        "ssim_y_bicubic": 0.75,
+        "lpips": None,
+        "test_images": IMAGES[name],
+        "images": patches,
+        "pixels": patches * 64 * 64,
+        "bytes": patches * 9_000,
+        "percent": percent,
+        "distillation_seconds": 0.0 if cell.budget is None else 20.0 + 100 * cell.teacher,
+        "training_seconds": 60.0 + cell.seed,
+        "peak_memory_mib": 900.0,
+        "peak_gpu_mib": None,
+        "updates": 2000,
+        "samples_per_second": 400.0,
+        "commit": "abc1234",
+        "protocol": "Y of BT.601 from uint8 RGB, 4 pixels cropped",
+        "device": "x86_64",
+        "train_folder": f"stages/{cell.regime}/fit/0",
+        "test_folder": f"stages/{cell.regime}/test/0",
+        "distilled_folder": None if cell.budget is None else f"sets/{cell.regime}",
+    }
+    return Row(cell=cell, set=name, **{**values, **changed})
+
+
+def make_images(row: Row, spread: float = 0.1) -> list[ImageRow]:
+    """Images whose mean is the row's, to the last digit or so."""
+    middle = (row.test_images - 1) / 2
+    return [
+        ImageRow(
+            row.cell,
+            row.set,
+            f"img_{number:03d}.png",
+            row.psnr_y + spread * (number - middle),
+            row.ssim_y,
+            row.psnr_y_bicubic + spread * (number - middle),
+            row.ssim_y_bicubic,
+        )
+        for number in range(row.test_images)
+    ]
+
+
+@pytest.fixture
+def study() -> tuple[list[Row], list[ImageRow]]:
+    """Full data, random and `sharpening` at 0.68 and 5 %, with and without a teacher, two networks, three seeds."""
+    level = {"full": 2.0, "random": 1.6, "sharpening": 1.8}
+    rows = []
+    for network, bonus in (("edsr_tiny", 0.0), ("swinir_light", 0.3)):
+        for recipe, more in (("plain", 0.0), ("strong", 0.1)):
+            for seed in range(3):
+                for regime, gain in level.items():
+                    for budget in (None,) if regime == "full" else (0.68, 5.0):
+                        for teacher in (False,) if regime == "full" else (False, True):
+                            cell = Cell(regime, teacher, recipe, network, budget, seed)
+                            psnr = gain + bonus + more + 0.02 * seed + 0.1 * (budget == 5.0) + 0.05 * teacher
+                            rows += [make_row(cell, name, BICUBIC[name] + psnr) for name in BICUBIC]
+    return rows, [image for row in rows for image in make_images(row)]
+
+
+@pytest.fixture
+def row() -> Callable[..., Row]:
+    """Makes single rows."""
+    return make_row
