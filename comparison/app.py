@@ -11,6 +11,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from jsonargparse import ActionConfigFile
 from rich.console import Console
+from rich.text import Text
 
 from cli.app import quieten
 from cli.explain import closest
@@ -181,7 +182,7 @@ class Comparison:
         self._write(failures)
         for failure in failures:
             where = f" (log: {failure.log})" if failure.log else ""
-            self.console.print(f"[red]{failure.stage}[/]: {failure.reason}{where}", soft_wrap=True)
+            self.console.print(Text.assemble((failure.stage, "red"), f": {failure.reason}{where}"))
         return 1 if failures else 0
 
     def _write(self, failures: Sequence[Failure]) -> None:

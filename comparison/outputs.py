@@ -29,6 +29,7 @@ from comparison.spectra import Spectrum, distilled_spectrum
 from comparison.statistics import Summary, summarise
 from comparison.store import Store
 from comparison.tables import write_results, write_tables
+from comparison.wandb_summary import log_summary
 from datamodules.benchmarks import Benchmarks
 from datamodules.fingerprint import write_atomic
 from datamodules.software import describe_software
@@ -79,8 +80,6 @@ class Outputs:
         crops = self._crops(rows, per_image)
         self._save_pictures(samples, crops)
         write_report(self.folder / REPORT, self._content(rows, summaries, vectors, samples, crops, failures))
-        from comparison.wandb_summary import log_summary
-
         log_summary(
             self.plan.name,
             self.project,
@@ -154,6 +153,7 @@ class Outputs:
             plan=self.plan_yaml,
             failed=[(failure.stage, str(failure.log or failure.reason)) for failure in failures],
             notes=_notes(rows, self.prepared, plan),
+            regimes={name: regime.title for name, regime in self.prepared.regimes.items()},
             reference=plan.reference,
             baseline=plan.baseline,
         )

@@ -76,8 +76,8 @@ def write_results(
     write_atomic(folder / "summary.csv", _csv(Summary, summaries))
     content = {
         "schema": SCHEMA,
-        "rows": [_finite(record) for record in _records(Row, rows)],
-        "summary": [_finite(record) for record in _records(Summary, summaries)],
+        "rows": [_finite(record) for record in records(Row, rows)],
+        "summary": [_finite(record) for record in records(Summary, summaries)],
     }
     write_atomic(folder / "results.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
 
@@ -86,7 +86,7 @@ def _csv(kind: type, items: Sequence[Row | ImageRow | Summary]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, _columns(kind), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_records(kind, items))
+    writer.writerows(records(kind, items))
     return text.getvalue()
 
 
@@ -98,7 +98,8 @@ def _columns(kind: type) -> list[str]:
     return [*first, *(column for name in names for column in more.get(name, [name]))]
 
 
-def _records(kind: type, items: Sequence[Row | ImageRow | Summary]) -> Iterable[dict[str, Any]]:
+def records(kind: type, items: Sequence[Row | ImageRow | Summary]) -> Iterable[dict[str, Any]]:
+    """Rows, images or summaries as flat mappings, the fields of their cell or group first."""
     columns = _columns(kind)
     for item in items:
         key = item.group if isinstance(item, Summary) else item.cell

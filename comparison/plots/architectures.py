@@ -22,8 +22,9 @@ Table = NDArray[np.float64]
 
 _CELL = 0.3  # inches of height
 _LETTER = 0.085  # inches of a label's letter
-_ON_PALE, _ON_DEEP = "#000000", "#ffffff"
-"""Colours of figures in cells, which are as bright on a dark page as on a light one."""
+_ON_PALE, _ON_DEEP = "#0a0a0a", "#ffffff"
+"""Colours of figures in cells, which are as bright on a dark page as on a light one. Pure black would be left out of an
+SVG, where it is the default, unless the page has another one."""
 
 _LEAST_REACH = 0.05
 """Of the colour map, in dB: less of a difference is not to look like one."""

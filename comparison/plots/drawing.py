@@ -64,4 +64,6 @@ def draw_all(
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
     for name, figure in drawn.items():
         figure.set_label(TITLES[name])
+        figure.draw_without_rendering()  # lays it out once: each further time would move things by a rounding error
+        figure.set_layout_engine("none")
     return drawn

@@ -123,11 +123,16 @@ def _draw(axes: Axes, curve: Curve, look: Look) -> None:
     axes.grid(axis="y")
 
 
+def _settled(steps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which values have to be on the axis: never the first of several."""
+    return (steps >= _SETTLED * steps[-1]) & ((steps > steps[0]) | (len(steps) == 1))
+
+
 def _scale(axes: Mapping[Panel, Axes], curves: Mapping[Cell, Curve]) -> None:
     """The same y axis for all panels of a network, made for what follows the first steep climb."""
     for network in {panel.network for panel in axes}:
         own = [curve for line, curve in curves.items() if line.network == network]
-        late = [(curve, curve.steps >= _SETTLED * curve.steps[-1]) for curve in own]
+        late = [(curve, _settled(curve.steps)) for curve in own]
         low = min((curve.mean - curve.std)[settled].min() for curve, settled in late)
         high = max((curve.mean + curve.std)[settled].max() for curve, settled in late)
         room = 0.08 * max(high - low, 0.1)
