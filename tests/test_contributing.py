@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules.distilled import read_distilled
 from main import main
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
@@ -22,15 +23,15 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write(title: str, stem: str) -> str:
         section = GUIDE.read_text(encoding="utf-8").split(f"## Worked example: {title}\n")[1].split("\n## ")[0]
         for language, suffix in (("python", "py"), ("yaml", "yaml")):
-            block = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
-            (tmp_path / f"{stem}.{suffix}").write_text(block.group(1), encoding="utf-8")
+            if block := re.search(rf"```{language}\n(.*?)```", section, re.DOTALL):
+                (tmp_path / f"{stem}.{suffix}").write_text(block.group(1), encoding="utf-8")
         written.append(stem)
         return str(tmp_path / f"{stem}.yaml")
 
     monkeypatch.syspath_prepend(tmp_path)
     yield write
     for stem in written:
-        sys.modules.pop(stem)
+        sys.modules.pop(stem, None)
 
 
 @pytest.fixture
@@ -62,3 +63,16 @@ def test_add_a_criterion(example, quick):
         contrast = 255 * np.std((patch / 255) ** 2.2)
         assert selection.scores[number] == pytest.approx(contrast, rel=1e-5)
     assert selection.scores[selection.chosen].min() >= np.median(selection.scores)
+
+
+def test_add_a_regime(example, tmp_path, monkeypatch):
+    """The chain of the regime, up to the set that would be trained on."""
+    example("add a criterion", "contrast")
+    plan = ["--config", str(GUIDE.parent / "configs/compare/quickstart.yaml")]
+    plan += ["--config", example("add a regime", "contrast_plan"), "--root", "compare"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *plan, "--only", "contrast-select-2-s0"]) is None
+    (folder,) = (tmp_path / "compare/sets").glob("contrast-select-2-s0-*")
+    provenance = read_distilled(folder).provenance
+    assert "contrast.Contrast" in str(provenance["config"])
+    assert provenance["budget"]["percent"] == pytest.approx(2, abs=0.1)
