@@ -18,7 +18,8 @@ class Keys:
 
     A key is the SHA-256 of command, resolved configuration, content of the files and folders that the configuration
     names, and keys of the stages that it reads. What changes one changes those of all stages after it, and no others.
-    Test sets are an input of `test` alone: another one trains nothing again.
+    Test sets are an input of `test` alone: another one trains nothing again. What may yet be downloaded stands for
+    itself by its name, so that a key is the same before and after.
 
     Args:
         resolver: of command lines.
@@ -39,30 +40,36 @@ class Keys:
         self.problems: dict[str, str] = {}
 
     def add(self, stages: Sequence[Stage]) -> None:
-        """Computes the keys of stages in order of dependency; those behind a problem get none."""
+        """Computes the keys of stages in order of dependency; those behind a problem are looked at, but get none."""
         for stage in stages:
-            if self.by_stage.keys() >= set(stage.needs):
-                self._add(stage)
+            self._add(stage)
 
     def _add(self, stage: Stage) -> None:
-        stand_ins = {need: f"@{self.by_stage[need]}" for need in stage.needs}
+        stand_ins = {need: f"@{self.by_stage.get(need)}" for need in stage.needs}
         try:
             config = self._resolver.resolve(stage.with_outputs(stand_ins))
         except ValueError as error:
             self.problems.setdefault(str(error), stage.name)
             return
-        inputs, tests = self._inputs(config, stage.command == "test")
         self.configs[stage.name] = config
-        self.by_stage[stage.name] = digest_json([stage.command, inputs, tests, sorted(stand_ins.values())])
+        if self.by_stage.keys() >= set(stage.needs):
+            inputs, tests = self._inputs(config, stage.command == "test")
+            self.by_stage[stage.name] = digest_json([stage.command, inputs, tests, sorted(stand_ins.values())])
 
     def _inputs(self, config: dict[str, Any], test: bool) -> tuple[Any, Any]:
-        options = {**config["data"]["init_args"]}
+        options = {key: value for key, value in config["data"]["init_args"].items() if key != "cache_dir"}
         sets = Benchmarks(**options.pop("benchmarks")) if "benchmarks" in options else None
         config = {**config, "data": {**config["data"], "init_args": options}}
-        contents = {name: self._content(name) for name in _texts([config["data"], config["model"]])}
+        names = {*_texts([config["data"], config["model"]])}
+        if options.get("download"):
+            names.discard(options["root"])
+        contents = {name: self._content(name) for name in names}
         known = {name: content for name, content in contents.items() if content is not None}
-        tested = [[name, self._content(str(sets.folder / name))] for name in sets.sets] if sets and test else None
-        return [config, known], tested
+        return [config, known], self._tested(sets) if sets and test else None
+
+    def _tested(self, sets: Benchmarks) -> list[Any]:
+        contents = [None if sets.download else self._content(str(sets.folder / name)) for name in sets.sets]
+        return [sets.sets, contents, sets.lr_files]
 
     def _content(self, name: str) -> str | None:
         """Digest of the file or folder of that name, if there is one."""
@@ -71,10 +78,13 @@ class Keys:
         return self._contents[name]
 
     def _digest(self, name: str) -> str | None:
-        path = Path(name).expanduser()
-        if path.is_file():
-            return digest_file(path)
-        folder = find_folder(name) if name else None
+        try:
+            path = Path(name).expanduser()
+            if path.is_file():
+                return digest_file(path)
+            folder = find_folder(name) if name else None
+        except (OSError, RuntimeError):  # a text too long for a name, or ~NOBODY
+            return None
         if folder is None:
             return None
         files = sorted(file for file in folder.rglob("*") if file.is_file())

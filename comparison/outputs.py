@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ from datamodules.software import describe_software
 
 REPORT = "report.html"
 WRITTEN_FOR = ".written_for"
-"""Digest of what the files were made from: a comparison in which nothing has changed writes nothing."""
+"""Digest of the files and of what they were made from: a comparison in which nothing has changed writes nothing."""
 
 
 class Outputs:
@@ -68,9 +68,8 @@ class Outputs:
         """
         plan = self.plan
         summaries = summarise(rows, per_image, plan.reference, plan.baseline)
-        digest = self._digest(failures)
         marker = self.folder / WRITTEN_FOR
-        if (self.folder / REPORT).is_file() and marker.is_file() and marker.read_text() == digest:
+        if marker.is_file() and marker.read_text() == self._digest(failures):
             return summaries
         write_results(self.folder, rows, per_image, summaries)
         write_tables(self.folder, summaries, plan.reference, plan.baseline)
@@ -91,12 +90,15 @@ class Outputs:
             self._sets(rows),
             self.folder / REPORT,
         )
-        write_atomic(marker, digest)
+        write_atomic(marker, self._digest(failures))
         return summaries
 
     def _digest(self, failures: Sequence[Failure]) -> str:
-        done = {name: self.store.done(key) is not None for name, key in self.prepared.keys.items()}
-        return digest_json([self.plan_yaml, self.prepared.keys, done, [failure.stage for failure in failures]])
+        """Of the files that are there, the plan, and the record of each stage: one that is run again has a new one."""
+        paths = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+        files = sorted(str(path) for path in paths if path.parts[0] != "wandb" and not path.name.startswith("."))
+        records = [done and asdict(done) for done in map(self.store.done, self.prepared.keys.values())]
+        return digest_json([files, self.plan_yaml, records, [failure.stage for failure in failures]])
 
     def _plots(self, rows: Sequence[Row], summaries: Sequence[Summary]) -> tuple[dict[str, Path], dict[str, str]]:
         """PNG files and inline SVG, by name."""
@@ -105,6 +107,7 @@ class Outputs:
         files = {name: self.folder / "plots" / f"{name}.png" for name in figures}
         for name, figure in figures.items():
             save_png(figure, files[name])
+        _remove_others(self.folder / "plots", files.values())
         return files, {name: to_svg(figure) for name, figure in figures.items()}
 
     def _crops(self, rows: Sequence[Row], per_image: Sequence[ImageRow]) -> list[CropRow]:
@@ -120,10 +123,13 @@ class Outputs:
     def _save_pictures(self, samples: Sequence[Sample], crops: Sequence[CropRow]) -> None:
         folder = self.folder / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
-        for number, sample in enumerate(samples):
-            sample_sheet(sample).save(folder / f"set-{number:02d}.png")
+        sheets = {f"set-{number:02d}.png": sample_sheet(sample) for number, sample in enumerate(samples)}
         if crops:
-            crop_sheet(crops).save(folder / "crops.png")
+            sheets["crops.png"] = crop_sheet(crops)
+        for name, sheet in sheets.items():
+            sheet.save(folder / f".{name}", format="png")
+            (folder / f".{name}").replace(folder / name)
+        _remove_others(folder, [folder / name for name in sheets])
 
     def _sets(self, rows: Sequence[Row]) -> dict[str, Path]:
         folders = dict.fromkeys(row.distilled_folder for row in rows if row.distilled_folder is not None)
@@ -162,6 +168,12 @@ class Outputs:
         """Those that were run, in order of dependency."""
         done = [(task.stage.name, self.store.done(task.key)) for task in self.prepared.tasks]
         return [(name, shlex.join(["python", "main.py", *record.command])) for name, record in done if record]
+
+
+def _remove_others(folder: Path, written: Iterable[Path]) -> None:
+    """Pictures of an earlier state of the comparison that it no longer has."""
+    for path in {*folder.glob("*.png")} - {*written}:
+        path.unlink()
 
 
 def _spectra(rows: Sequence[Row], root: Path) -> dict[str, Spectrum]:

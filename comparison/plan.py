@@ -50,7 +50,7 @@ class Regime:
 
     Attributes:
         title: a few words for the report.
-        extends: name of another regime, whose chain this one takes.
+        extends: name of another regime, of the plan or of configs/compare/regimes, whose chain this one takes.
         distill: stages before the SR training, in order; the last one writes the distilled set that is trained on.
             Without any, training is on the photographs.
         train: settings of the SR training that belong to the regime; never what the recipes set.
@@ -135,8 +135,8 @@ class Plan:
 
 
 def find_config(given: str, folder: Path = ROOT) -> Path | None:
-    """A YAML file by path, or by name in a folder of the framework; None where there is none."""
-    candidates = [Path(given).expanduser(), ROOT / given, folder / f"{given}.yaml"]
+    """A YAML file by name in a folder of the framework, or by path; None where there is none."""
+    candidates = [folder / f"{given}.yaml", Path(given).expanduser(), ROOT / given]
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison.check import data_problems, plan_problems, unfair
+from comparison.check import plan_problems, sound_regimes, usable
+from comparison.check_stages import data_problems, unfair
 from comparison.keys import Keys
 from comparison.plan import Plan, Regime
-from comparison.regimes import find_regime
 from comparison.resolve import Resolver, digest_json
 from comparison.stages import Stage, Training, expand
 from comparison.task import Task
@@ -57,21 +57,17 @@ def prepare(plan: Plan, memo: Path) -> Prepared:
     Raises:
         PlanError: with everything that is wrong.
     """
-    if problems := plan_problems(plan):
-        raise PlanError(problems)
-    regimes = {name: find_regime(name, given) for name, given in plan.regimes.items()}
-    try:
-        stages, trainings = expand(plan, regimes)
-    except ValueError as error:
-        raise PlanError([str(error)]) from error
-    resolver = Resolver(memo / "resolved.json")
+    regimes, problems = sound_regimes(plan)
+    problems += plan_problems(plan, regimes)
+    stages, trainings, of_stages = expand(usable(plan, regimes), regimes)
+    resolver = Resolver(memo / "resolved" / f"{digest_json(plan.name)[:16]}.json")
     keys = Keys(resolver, memo / "files")
     keys.add(stages)
-    problems = [f"{name}: {problem}" for problem, name in keys.problems.items()] + data_problems(keys.configs)
-    complete = [training for training in trainings if training.test in keys.configs]
-    if problems := problems + unfair(complete, keys.configs):
-        raise PlanError(problems)
     resolver.save()
+    problems += [*of_stages, *(f"{name}: {problem}" for problem, name in keys.problems.items())]
+    resolved = [training for training in trainings if training.train in keys.configs]
+    if problems := [*problems, *data_problems(keys.configs), *unfair(resolved, keys.configs)]:
+        raise PlanError(problems)
     tasks = [_task(stage, keys.by_stage[stage.name], keys.configs[stage.name]) for stage in stages]
     return Prepared(regimes, trainings, tasks, keys.configs)
 

@@ -13,6 +13,7 @@ from typing import Any
 from cli.app import options_parser
 from cli.errors import message_for_users
 from comparison.plan import ROOT
+from comparison.store import read_json
 from datamodules.fingerprint import digest_file, write_atomic
 
 CODE = ("cli", "callbacks", "datamodules", "lightning_modules")
@@ -26,13 +27,14 @@ class Resolver:
     """Resolves command lines, and remembers them in a file: parsing takes a fifth of a second each.
 
     Args:
-        memo: JSON file that is written by `save`; made anew when missing or damaged.
+        memo: JSON file of one plan that is written by `save`; made anew when missing or damaged.
     """
 
     def __init__(self, memo: Path) -> None:
         self._memo = memo
-        self._known: dict[str, dict[str, Any]] = _read_json(memo)
+        self._known: dict[str, dict[str, Any]] = read_json(memo)
         self._used: dict[str, dict[str, Any]] = {}
+        self._files: dict[Path, str] = {}
 
     def resolve(self, words: Sequence[str]) -> dict[str, Any]:
         """The configuration of a command line, its classes constructed once so that their checks have passed.
@@ -46,7 +48,8 @@ class Resolver:
         Raises:
             ValueError: when it does not parse, or a class refuses its options.
         """
-        digest = digest_json([list(words), [digest_file(path) for path in _files(words)], _code()])
+        words = _without_checkpoint(words)
+        digest = digest_json([words, [self._file(path) for path in _files(words)], _code()])
         if digest not in self._used:
             self._used[digest] = self._known.get(digest) or _parse(words)
         return self._used[digest]
@@ -55,6 +58,11 @@ class Resolver:
         """Writes what was resolved since construction."""
         if self._used.keys() != self._known.keys():
             write_atomic(self._memo, json.dumps(self._used))
+
+    def _file(self, path: Path) -> str:
+        if path not in self._files:
+            self._files[path] = digest_file(path)
+        return self._files[path]
 
 
 def _parse(words: Sequence[str]) -> dict[str, Any]:
@@ -81,6 +89,12 @@ def _code() -> str:
     return digest_json([stamps, version("lightning"), version("jsonargparse")])
 
 
+def _without_checkpoint(words: Sequence[str]) -> list[str]:
+    """A test is otherwise told what its training was, which need not be parsed again."""
+    at = list(words).index("--ckpt_path") if "--ckpt_path" in words else len(words)
+    return [*words[:at], *words[at + 2 :]]
+
+
 def _files(words: Sequence[str]) -> list[Path]:
     """Those given by --config."""
     return [Path(words[at + 1]) for at, word in enumerate(words) if word == "--config"]
@@ -89,10 +103,3 @@ def _files(words: Sequence[str]) -> list[Path]:
 def digest_json(value: Any) -> str:
     """SHA-256 of plain values, in hex; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -14,10 +16,11 @@ from pathlib import Path
 import torch
 
 from comparison.display import Display, read_progress
+from comparison.plan import ROOT
 from comparison.stages import Stage
 from comparison.store import Store
 from comparison.task import Task
-from comparison.worker import Job, work
+from comparison.worker import Job, end_process, work
 
 TICK = 1.0
 """Seconds between two looks at how far the running stages are."""
@@ -35,7 +38,7 @@ class Failure:
 
     Attributes:
         stage: its name.
-        reason: the last line of its log, or the stage that it lacks.
+        reason: the last line of its log, the signal that ended it, or the failed stage that it lacks.
         log: where to read more; None for a stage that was not run.
     """
 
@@ -67,9 +70,13 @@ class Slots:
         """Of each job; threads that contend for cores are slower than fewer of them."""
         return max(1, _cores() // self.jobs)
 
-    def device(self, slot: int) -> int | None:
-        """The only GPU that a job sees; None where it sees all, or there is none."""
-        return slot % self.gpus if self.gpus and self.jobs > 1 else None
+    def device(self, slot: int) -> str | None:
+        """The only GPU that a job sees, as CUDA_VISIBLE_DEVICES names it; None where it sees all, or there is none."""
+        if not self.gpus or self.jobs == 1:
+            return None
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        visible = given.split(",") if given else [str(gpu) for gpu in range(self.gpus)]
+        return visible[slot % self.gpus].strip()
 
 
 @dataclass
@@ -124,7 +131,7 @@ class Runner:
             KeyboardInterrupt: on Ctrl-C, once the running stages have ended.
         """
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["comparison.worker"])
+        _start_server()
         display.skipped(len(self._outputs))
         try:
             while self._waiting or self._running:
@@ -140,7 +147,9 @@ class Runner:
             needs = self._tasks[name].stage.needs
             if lacking := next((need for need in needs if need in self.failures), None):
                 self._waiting.remove(name)
-                self.failures[name] = Failure(name, f"not run: {lacking} failed", None)
+                cause = self.failures[lacking]
+                reason = f"not run: {lacking} failed" if cause.log else cause.reason
+                self.failures[name] = Failure(name, reason, None)
                 display.skipped(1)
             elif self._free and self._outputs.keys() >= set(needs):
                 self._waiting.remove(name)
@@ -181,19 +190,42 @@ class Runner:
             display.end(name, time.perf_counter() - running.start)
             return
         log = self._store.log(name)
-        reason = last_line(log) or f"ended with status {running.process.exitcode}"
+        reason = _reason(running.process.exitcode or 0, log)
         self.failures[name] = Failure(name, reason, log)
         display.failed(name, log, reason)
 
     def _stop(self) -> None:
         """Waits for stages that Ctrl-C has reached too, then ends them."""
-        end = time.monotonic() + GRACE
+        deadline = time.monotonic() + GRACE
         for running in self._running.values():
-            running.process.join(max(0.0, end - time.monotonic()))
-            running.process.kill()
+            running.process.join(max(0.0, deadline - time.monotonic()))
+            if running.process.pid is not None and running.process.is_alive():
+                end_process(running.process.pid)
 
 
-def last_line(log: Path) -> str:
+def _start_server() -> None:
+    """Starts the process that workers are forked from, in the environment of this one."""
+    before = os.environ.get("PYTHONPATH")
+    forkserver.set_forkserver_preload(["comparison.worker"])
+    # Before Python 3.12.4, it does not look where this process has found its modules, but in the working folder.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _reason(status: int, log: Path) -> str:
+    """Why a stage failed; one that was killed had no time to say so."""
+    if status < 0:
+        hint = ", perhaps for lack of memory" if -status == signal.SIGKILL else ""
+        return f"ended by {signal.Signals(-status).name}{hint}"
+    return _last_line(log) or f"ended with status {status}"
+
+
+def _last_line(log: Path) -> str:
     """What a failed stage said last; empty when it said nothing."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from comparison.plan import NETWORKS, DistillationStage, Overrides, Plan, Regime, find_config, network_name
 from comparison.rows import Cell
@@ -78,19 +78,37 @@ class Training:
     test: str
 
 
-def expand(plan: Plan, regimes: Mapping[str, Regime]) -> tuple[list[Stage], list[Training]]:
-    """All stages, each after those that it needs, and the trainings that they make up.
+class Expanded(NamedTuple):
+    """What a plan comes to.
+
+    Attributes:
+        stages: each after those that it needs.
+        trainings: that they make up.
+        problems: one line for each `{NAME}` that is no axis and no stage before it, and for stages of equal names; the
+            trainings behind them are left out.
+    """
+
+    stages: list[Stage]
+    trainings: list[Training]
+    problems: list[str]
+
+
+def expand(plan: Plan, regimes: Mapping[str, Regime]) -> Expanded:
+    """All stages and trainings.
 
     Args:
         plan: see `comparison.check` for what it has to fulfil.
         regimes: those of the plan by name, with their chains.
-
-    Raises:
-        ValueError: when a value has `{NAME}`, and NAME is no axis, no stage before it and not `teacher`.
     """
     expansion = _Expansion(plan, regimes)
-    trainings = [expansion.training(cell) for cell in _cells(plan, regimes)]
-    return list(expansion.stages.values()), trainings
+    trainings: list[Training] = []
+    problems: dict[str, None] = {}
+    for cell in _cells(plan, regimes):
+        try:
+            trainings.append(expansion.training(cell))
+        except ValueError as error:
+            problems[str(error)] = None
+    return Expanded(list(expansion.stages.values()), trainings, list(problems))
 
 
 def _cells(plan: Plan, regimes: Mapping[str, Regime]) -> Iterator[Cell]:
@@ -122,6 +140,7 @@ class _Expansion:
         self.plan = plan
         self.regimes = regimes
         self.stages: dict[str, Stage] = {}
+        self.teachers: set[str] = set()  # their seed, say, is the plan's, not that of the training they relabel for
         networks = [*plan.networks, *([plan.teacher.network] if plan.teacher.network else [])]
         self.networks = {network_name(network): network for network in networks}
 
@@ -135,21 +154,36 @@ class _Expansion:
     def _trained(self, cell: Cell) -> tuple[str, str | None]:
         """The stage that trains, and the one that writes what it trains on."""
         regime = self.regimes[cell.regime]
-        values: dict[str, Any] = cell._asdict()
+        values = _axes(cell)
         distilled = None
         for spec in regime.distill:
             distilled = self._distill(cell._replace(teacher=False), regime, spec, values)
             values[spec.name] = _output(distilled)
         if cell.teacher and distilled is not None:
-            teacher = {"teacher": _output(self._teacher(cell)), "weight": self.plan.teacher.weight}
-            distilled = self._distill(cell, regime, RELABELLING, {**values, **teacher, "distilled": _output(distilled)})
+            distilled = self._relabel(cell, regime, distilled)
         return self._train(cell, regime, distilled), distilled
 
-    def _distill(self, cell: Cell, regime: Regime, spec: DistillationStage, values: Mapping[str, Any]) -> str:
+    def _distill(
+        self,
+        cell: Cell,
+        regime: Regime,
+        spec: DistillationStage,
+        values: Mapping[str, Any],
+        also: frozenset[str] = frozenset(),
+    ) -> str:
+        """Adds a stage before the training, which differs in the axes that it mentions, and in others too."""
         own = {**spec.set, **regime.set.get(spec.name, {})}
-        given = [Overrides(spec.configs), Overrides(self.plan.configs, self.plan.set), Overrides(set=own)]
-        words = _words(given, values, f"regime {cell.regime}, stage {spec.name}")
-        return self._add(cell, spec.name, spec.command, "distill", _mentioned([spec.configs, own]), words)
+        where, of_all = f"regimes.{cell.regime}.distill.{spec.name}.", Overrides(self.plan.configs, self.plan.set)
+        words = _words([(where, Overrides(spec.configs)), ("", of_all), (where, Overrides(set=own))], values)
+        differs = also | mentioned([spec.configs, own, of_all.configs, of_all.set])
+        return self._add(cell, spec.name, spec.command, "distill", differs, words)
+
+    def _relabel(self, cell: Cell, regime: Regime, distilled: str) -> str:
+        teacher = self._teacher(cell)
+        self.teachers.add(teacher)
+        values = {"distilled": _output(distilled), "teacher": _output(teacher), "weight": self.plan.teacher.weight}
+        own = frozenset(axis for axis in ("network", "recipe") if getattr(self.plan.teacher, axis) is None)
+        return self._distill(cell, regime, RELABELLING, {**_axes(cell), **values}, own)
 
     def _teacher(self, cell: Cell) -> str:
         teacher = self.plan.teacher
@@ -160,16 +194,16 @@ class _Expansion:
     def _train(self, cell: Cell, regime: Regime, distilled: str | None) -> str:
         plan, network = self.plan, find_config(self.networks[cell.network], NETWORKS)
         data = {} if distilled is None else {"data.init_args.distilled": _output(distilled)}
+        where = f"regimes.{cell.regime}.train."
         given = [
-            Overrides([ON_PHOTOGRAPHS if distilled is None else ON_DISTILLED]),
-            regime.train,
-            Overrides(plan.configs, plan.set),
-            Overrides([str(network)]),
-            plan.recipes[cell.recipe],
-            Overrides(set={**regime.set.get("train", {}), **data, "seed_everything": cell.seed}),
+            ("", Overrides([ON_PHOTOGRAPHS if distilled is None else ON_DISTILLED])),
+            (where, regime.train),
+            ("", Overrides(plan.configs, plan.set)),
+            ("", Overrides([str(network)])),
+            (f"recipes.{cell.recipe}.", plan.recipes[cell.recipe]),
+            (where, Overrides(set={**regime.set.get("train", {}), **data, "seed_everything": cell.seed})),
         ]
-        words = _words(given, cell._asdict(), f"regime {cell.regime}, training")
-        return self._add(cell, "train", "fit", "train", AXES, words)
+        return self._add(cell, "train", "fit", "train", AXES, _words(given, _axes(cell)))
 
     def _add(
         self,
@@ -177,16 +211,21 @@ class _Expansion:
         step: str,
         command: Literal["fit", "predict", "test"],
         kind: Literal["distill", "train", "test"],
-        mentioned: Iterable[str],
+        axes: Iterable[str],
         words: list[str],
     ) -> str:
         needs = tuple(dict.fromkeys(name for word in words for name in OUTPUT.findall(word)))
-        differs = {*mentioned, *(axis for need in needs for axis in self.stages[need].labels)}
-        of_cell = cell._asdict()
-        values = {axis: of_cell[axis] for axis in AXES if axis in differs and of_cell[axis] is not None}
+        read = [need for need in needs if need not in self.teachers]
+        differs = {*axes, *(axis for need in read for axis in self.stages[need].labels)}
+        values = {axis: value for axis, value in _axes(cell).items() if axis in differs and value is not None}
         name = "-".join([cell.regime, *(["teacher"] * cell.teacher), step, *map(_in_name, values.items())])
         labels = {"regime": cell.regime, "teacher": cell.teacher, **values}
-        self.stages.setdefault(name, Stage(name, command, kind, tuple(words), needs, labels))
+        stage = Stage(name, command, kind, tuple(words), needs, labels)
+        if self.stages.setdefault(name, stage) != stage:
+            raise ValueError(
+                f"two different stages have the name {name}, made of the names of regime, stage, network and recipe; "
+                "rename one of these"
+            )
         return name
 
     def _chain(self, name: str) -> tuple[str, ...]:
@@ -195,6 +234,10 @@ class _Expansion:
         for need in self.stages[name].needs:
             before |= dict.fromkeys([*self._chain(need), need])
         return tuple(before)
+
+
+def _axes(cell: Cell) -> dict[str, Any]:
+    return {axis: getattr(cell, axis) for axis in AXES}
 
 
 def _output(name: str) -> str:
@@ -206,19 +249,20 @@ def _in_name(axis: tuple[str, Any]) -> str:
     return f"s{value}" if name == "seed" else f"{value:g}" if name == "budget" else str(value)
 
 
-def _mentioned(values: Any) -> set[str]:
-    """Names in braces, anywhere."""
+def mentioned(values: Any) -> set[str]:
+    """Names in braces, anywhere in lists and mappings."""
     return set(PLACEHOLDER.findall(json.dumps(values)))
 
 
-def _words(given: Iterable[Overrides], values: Mapping[str, Any], where: str) -> list[str]:
-    """The command line of settings one on top of the other."""
+def _words(given: Iterable[tuple[str, Overrides]], values: Mapping[str, Any]) -> list[str]:
+    """The command line of settings one on top of the other, each with the place in the plan where they are."""
     words = []
-    for overrides in given:
+    for where, overrides in given:
         for config in overrides.configs:
-            words += ["--config", _path(str(_filled(config, values, where)))]
+            words += ["--config", _path(str(_filled(config, values, f"{where}configs")))]
         for key, value in overrides.set.items():
-            words += [f"--{key}", _as_word(_filled(value, values, f"{where}, {key}"))]
+            word = _as_word(_filled(value, values, f"{where}set.{key}"))
+            words += [f"--{key}={word}"] if word.startswith("-") else [f"--{key}", word]  # -1e-05 looks like an option
     return words
 
 
@@ -240,7 +284,7 @@ def _filled(value: Any, values: Mapping[str, Any], where: str) -> Any:
         return value
     for name in PLACEHOLDER.findall(value):
         if name not in values:
-            raise ValueError(f"{where}: {value} has an unknown {{{name}}}; known are {', '.join(sorted(values))}")
+            raise ValueError(f"{where}: '{value}' has an unknown {{{name}}}; known here are {', '.join(values)}")
     whole = PLACEHOLDER.fullmatch(value)
     return values[whole[1]] if whole else PLACEHOLDER.sub(lambda match: str(values[match[1]]), value)
 

@@ -26,7 +26,7 @@ class Done:
         command: the words of the command line, after `python main.py`.
         run: its run folder, relative to the store's root.
         output: what later stages read: the run folder, or the distilled set.
-        seconds: from start to end, start-up and earlier attempts included.
+        seconds: from start to end, with start-up or, where an earlier attempt took longer, with that.
         signature: stages with the same one take about the same time.
     """
 
@@ -86,6 +86,12 @@ class Store:
         """Run folders of a stage's attempts, the last one last."""
         folder = self.runs / stage.name / stage.command
         return sorted(folder.glob(f"{key[:SHORT]}*"), key=lambda path: (len(path.name), path.name))
+
+    def next_attempt(self, stage: Stage, key: str) -> Path:
+        """Run folder that the next attempt will make."""
+        attempts = self.attempts(stage, key)
+        last = int(attempts[-1].name.partition("-")[2] or 0) if attempts else -1
+        return self.runs / stage.name / stage.command / (key[:SHORT] + (f"-{last + 1}" if attempts else ""))
 
     def checkpoint(self, stage: Stage, key: str) -> Path | None:
         """The newest checkpoint of an interrupted fit."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 
+import psutil
 import torch
 from filelock import FileLock
 
 from cli.app import run
 from cli.errors import exit_with_message
 from comparison.plan import ROOT
+from comparison.resume import complete
 from comparison.stages import Stage
-from comparison.store import SHORT, Done, Store
+from comparison.store import Done, Store, read_json
 from comparison.task import Task
 
 
@@ -35,7 +40,7 @@ class Job:
         wandb: `group`, `wandb` and `project` of the run, see `RunSettings`.
         environment: variables; empty leaves those of the process.
         threads: of torch; None leaves torch's default.
-        device: number of the only GPU to use; None leaves all.
+        device: the only GPU to use, as CUDA_VISIBLE_DEVICES names it; None leaves all.
     """
 
     stage: Stage
@@ -46,7 +51,7 @@ class Job:
     wandb: Mapping[str, str]
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
-    device: int | None = None
+    device: str | None = None
 
     @classmethod
     def of(cls, task: Task, outputs: Mapping[str, str], root: Path, wandb: Mapping[str, str]) -> Job:
@@ -63,12 +68,12 @@ class Job:
 
 def work(job: Job) -> None:
     """The whole life of a worker process: what the stage prints goes to its log."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _redirect(Store(job.root).log(job.stage.name))
     os.environ.clear()  # of the server process, which may have started under other ones
     os.environ.update(job.environment)
     if job.device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(job.device)
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.device
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     with exit_with_message():
@@ -89,9 +94,8 @@ def run_stage(job: Job) -> None:
 
 def arguments(job: Job, store: Store) -> tuple[list[str], Path]:
     """The command line of the next attempt, and its run folder."""
-    stage, attempt = job.stage, len(store.attempts(job.stage, job.key))
-    name = job.key[:SHORT] + (f"-{attempt}" if attempt else "")
-    where = ["--run.root", str(store.runs), "--run.experiment", stage.name, "--run.name", name]
+    stage, folder = job.stage, store.next_attempt(job.stage, job.key)
+    where = ["--run.root", str(store.runs), "--run.experiment", stage.name, "--run.name", folder.name]
     about = {**job.wandb, "job_type": stage.kind, "labels": json.dumps(dict(stage.labels))}
     labels = [word for key, value in about.items() for word in (f"--run.{key}", value)]
     words = [stage.command, *job.words, *where, *labels, "--trainer.enable_progress_bar", "false"]
@@ -99,14 +103,18 @@ def arguments(job: Job, store: Store) -> tuple[list[str], Path]:
         words += ["--distilled.folder", str(store.set_folder(stage, job.key)), "--distilled.overwrite", "true"]
     elif stage.command == "fit" and (checkpoint := store.checkpoint(stage, job.key)):
         words += ["--ckpt_path", str(checkpoint)]
-    return words, store.runs / stage.name / stage.command / name
+    return words, folder
 
 
 def _run(job: Job, store: Store) -> None:
+    earlier = store.attempts(job.stage, job.key)
     words, folder = arguments(job, store)
     sys.argv = [str(ROOT / "main.py"), *words]  # that Lightning starts further processes of several devices with
     start = time.perf_counter()
     run(words)
+    if "--ckpt_path" in words and job.stage.command == "fit":
+        complete(folder, earlier)
+    spent = read_json(folder / "cost.json").get("seconds", 0.0)  # of a fit, in earlier attempts too
     output = store.set_folder(job.stage, job.key) if job.stage.command == "predict" else folder
     record = Done(
         job.stage.name,
@@ -115,7 +123,7 @@ def _run(job: Job, store: Store) -> None:
         words,
         store.relative(folder),
         store.relative(output),
-        time.perf_counter() - start,
+        max(time.perf_counter() - start, spent),
         job.signature,
     )
     store.finish(record)
@@ -127,10 +135,25 @@ def _redirect(log: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # else what is printed comes after the error that follows it
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process when the one that started it has gone, so that no stage goes on unseen after kill -9."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with_parent() -> None:
+    """Ends this process when the one that runs the comparison has gone, so that no stage goes on unseen after kill -9.
+
+    That is not the process it was forked from: the fork server lives as long as any of its children.
+    """
+    runner = multiprocessing.parent_process()
+    if runner is not None:
+        runner.join()
+        end_process(os.getpid())
+
+
+def end_process(pid: int) -> None:
+    """Kills a process, and before it those that it has started, such as Lightning's for several devices."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.Process(pid).kill()
