@@ -45,7 +45,8 @@ class Keys:
             self._add(stage)
 
     def _add(self, stage: Stage) -> None:
-        stand_ins = {need: f"@{self.by_stage.get(need)}" for need in stage.needs}
+        # Numbers, so that trainings on different sets resolve to the same, and that only once.
+        stand_ins = {need: f"@{number}" for number, need in enumerate(stage.needs)}
         try:
             config = self._resolver.resolve(stage.with_outputs(stand_ins))
         except ValueError as error:
@@ -54,7 +55,8 @@ class Keys:
         self.configs[stage.name] = config
         if self.by_stage.keys() >= set(stage.needs):
             inputs, tests = self._inputs(config, stage.command == "test")
-            self.by_stage[stage.name] = digest_json([stage.command, inputs, tests, sorted(stand_ins.values())])
+            needs = [self.by_stage[need] for need in stage.needs]
+            self.by_stage[stage.name] = digest_json([stage.command, inputs, tests, needs])
 
     def _inputs(self, config: dict[str, Any], test: bool) -> tuple[Any, Any]:
         options = {key: value for key, value in config["data"]["init_args"].items() if key != "cache_dir"}
@@ -62,7 +64,7 @@ class Keys:
         config = {**config, "data": {**config["data"], "init_args": options}}
         names = {*_texts([config["data"], config["model"]])}
         if options.get("download"):
-            names.discard(options["root"])
+            names.discard(options.get("root"))
         contents = {name: self._content(name) for name in names}
         known = {name: content for name, content in contents.items() if content is not None}
         return [config, known], self._tested(sets) if sets and test else None

@@ -15,6 +15,9 @@ from comparison.resolve import Resolver, digest_json
 from comparison.stages import Stage, Training, expand
 from comparison.task import Task
 
+SELECTION = ("root", "patch_size", "candidate_stride", "criterion", "features", "pseudo_labels", "selector")
+"""Options that the time of writing a distilled set depends on."""
+
 
 class PlanError(ValueError):
     """A plan that cannot be run, with all that is wrong in it."""
@@ -86,5 +89,5 @@ def _signature(stage: Stage, config: Mapping[str, Any]) -> str:
     elif stage.command == "test":
         parts += [data["benchmarks"]]
     else:
-        parts += [data.get("criterion"), data.get("selector"), data.get("features"), data.get("root")]
+        parts += [data.get(option) for option in SELECTION]
     return digest_json(parts)[:16]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from cli.loggers import wandb_mode
 from comparison.display import Display, read_progress
 from comparison.plan import ROOT
 from comparison.stages import Stage
@@ -131,7 +132,7 @@ class Runner:
             KeyboardInterrupt: on Ctrl-C, once the running stages have ended.
         """
         context = multiprocessing.get_context("forkserver")
-        _start_server()
+        _start_server(_preloaded(self._wandb["wandb"]))
         display.skipped(len(self._outputs))
         try:
             while self._waiting or self._running:
@@ -203,10 +204,16 @@ class Runner:
                 end_process(running.process.pid)
 
 
-def _start_server() -> None:
+def _preloaded(wandb: str) -> list[str]:
+    """Modules that every stage would import; W&B's would count as time of distillation."""
+    used = wandb_mode(wandb) != "disabled"
+    return ["comparison.worker", *(["wandb.apis.public"] if used else [])]
+
+
+def _start_server(modules: list[str]) -> None:
     """Starts the process that workers are forked from, in the environment of this one."""
     before = os.environ.get("PYTHONPATH")
-    forkserver.set_forkserver_preload(["comparison.worker"])
+    forkserver.set_forkserver_preload(modules)
     # Before Python 3.12.4, it does not look where this process has found its modules, but in the working folder.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     try:

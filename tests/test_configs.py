@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cli.app import SRDistillCLI
+from comparison.regimes import read_regime
 from main import main
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -20,6 +21,8 @@ DISTILLERS = {name: CONFIGS / "distill" / f"{name}.yaml" for name in ("select", 
 NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TRAINERS = sorted(CONFIGS.glob("trainer/*.yaml"))
+PLANS = sorted(CONFIGS.glob("compare/*.yaml"))
+REGIMES = sorted(CONFIGS.glob("compare/regimes/*.yaml"))
 WHOLE_CHAIN = "swinir_light"
 SHALLOW = {"n_resgroups": 1, "n_resblocks": 1, "num_blocks": 1, "num_conv": 1, "depths": [2], "depth": [2]}
 """What makes a deep network quick, by the names that architectures have for their depth."""
@@ -142,7 +145,56 @@ def test_profiler(tiny_but_network: list[str], caplog: pytest.LogCaptureFixture)
     assert "Profiler Report" in caplog.text
 
 
+@pytest.fixture
+def every_set(tiny_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder in which all sets that configurations name are the tiny pictures."""
+    for file in DATA:
+        options = yaml.safe_load(file.read_text())["data"]["init_args"]
+        for name in (options["root"], *options["benchmarks"]["sets"]):
+            folder = tmp_path / "data" / name
+            folder.parent.mkdir(exist_ok=True)
+            if not folder.exists():
+                folder.symlink_to(tiny_photographs)
+    monkeypatch.setenv("SRDISTILL_DATA", str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("file", PLANS, ids=names(PLANS))
+@pytest.mark.usefixtures("every_set")
+def test_plan(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Checked and expanded to its stages, of which none is done; for one seed and network, since all are read alike."""
+    monkeypatch.setattr("comparison.timing.measure_update", lambda config, device: 0.001)
+    plan = yaml.safe_load(file.read_text())
+    less = ["--seeds", "[0]", "--networks", "[edsr_tiny]", "--root", str(tmp_path / "runs")]
+    assert main(["compare", "--config", str(file), *less, "--dry_run"]) is None
+    *lines, estimate = capsys.readouterr().out.splitlines()
+    states, commands, stages = zip(*(line.rsplit(maxsplit=2) for line in lines), strict=True)
+    assert set(states) == {"to do"}
+    assert set(commands) == {"fit", "predict", "test"}
+    assert {stage.split("-")[0] for stage in stages} == plan["regimes"].keys()
+    assert estimate.startswith("the rest takes about ")
+    assert plan["name"] == file.stem
+    assert {*plan.get("networks", [])} <= {*names(NETWORKS)}
+
+
+@pytest.mark.parametrize("file", SELECTIONS, ids=names(SELECTIONS))
+def test_every_selection_is_a_regime(file: Path) -> None:
+    """Its last stage selects by the rule of its name, as much as the plan says, for the seed that the plan says."""
+    regime = read_regime(CONFIGS / "compare" / "regimes" / file.name)
+    assert regime.title
+    select = regime.distill[-1]
+    assert select.configs == ["configs/distill/select.yaml", f"configs/selection/{file.name}"]
+    of_plan = {"data.init_args.budget.percent": "{budget}", "data.init_args.select_seed": "{seed}"}
+    assert select.set.items() >= of_plan.items()
+
+
+def test_every_regime_is_in_a_plan() -> None:
+    """Which are read above."""
+    plans = [yaml.safe_load(file.read_text()) for file in PLANS]
+    assert {*names(REGIMES)} <= {name for plan in plans for name in plan["regimes"]}
+
+
 def test_every_file_is_covered() -> None:
     debug = {CONFIGS / "debug" / f"{name}.yaml" for name in ("one_batch", "overfit", "profiler")}
     distillation = {ON_DISTILLED, *DISTILLERS.values()}
-    assert set(CONFIGS.rglob("*.yaml")) == {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *TRAINERS, *debug}
+    fits = {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *TRAINERS, *debug}
+    assert set(CONFIGS.rglob("*.yaml")) == {*fits, *PLANS, *REGIMES}

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comparison.formatting import format_percent
+from comparison.plots.decibels import Trace, scale_psnr
 from comparison.plots.panels import (
-    Panel,
     common_budget,
     is_reference,
     label_left,
@@ -73,12 +73,17 @@ def learning_curves(rows: Sequence[Row], root: Path, palette: Palette) -> Figure
     compared = [line for line in curves if not is_reference(line, palette.reference)]
     panels = list(dict.fromkeys(panel_of(line) for line in compared or curves))
     figure, axes = small_multiples(panels)
+    traces = {}
     for panel in panels:
         full = Cell(palette.reference, False, panel.recipe, panel.network, None, 0)
         lines = {line: curve for line, curve in curves.items() if line == full or panel_of(line) == panel}
         for line in sorted(lines, key=lambda line: palette.names.index(line.regime)):
             _draw(axes[panel], lines[line], palette[line.regime])
-    _scale(axes, curves)
+        axes[panel].set_xlim(left=0)
+        axes[panel].locator_params(axis="x", nbins=5)
+        traces[panel] = [_settled(line.regime, curve) for line, curve in lines.items()]
+    scale_psnr(axes, traces, palette)
+    label_left(axes, "validation PSNR-Y [dB]")
     legend(figure, regime_handles(palette, (line.regime for line in curves), marker=False))
     at = "" if budget is None else f", with {format_percent(budget)} of the data"
     figure.supxlabel(f"optimiser steps{at}", fontsize=10)
@@ -123,21 +128,8 @@ def _draw(axes: Axes, curve: Curve, look: Look) -> None:
     axes.grid(axis="y")
 
 
-def _settled(steps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which values have to be on the axis: never the first of several."""
-    return (steps >= _SETTLED * steps[-1]) & ((steps > steps[0]) | (len(steps) == 1))
-
-
-def _scale(axes: Mapping[Panel, Axes], curves: Mapping[Cell, Curve]) -> None:
-    """The same y axis for all panels of a network, made for what follows the first steep climb."""
-    for network in {panel.network for panel in axes}:
-        own = [curve for line, curve in curves.items() if line.network == network]
-        late = [(curve, _settled(curve.steps)) for curve in own]
-        low = min((curve.mean - curve.std)[settled].min() for curve, settled in late)
-        high = max((curve.mean + curve.std)[settled].max() for curve, settled in late)
-        room = 0.08 * max(high - low, 0.1)
-        for panel in (panel for panel in axes if panel.network == network):
-            axes[panel].set_ylim(low - room, high + room)
-            axes[panel].set_xlim(left=0)
-            axes[panel].locator_params(axis="x", nbins=5)
-    label_left(axes, "validation PSNR-Y [dB]")
+def _settled(regime: str, curve: Curve) -> Trace:
+    """What follows the first steep climb: never the first of several values."""
+    steps = curve.steps
+    late = (steps >= _SETTLED * steps[-1]) & ((steps > steps[0]) | (len(steps) == 1))
+    return Trace(regime, *(values[late] for values in curve))

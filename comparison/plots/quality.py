@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comparison.formatting import format_psnr
+from comparison.plots.decibels import Trace, psnr_range, scale_psnr
 from comparison.plots.panels import (
-    Panel,
     by_panel,
     full_data,
     label_left,
@@ -21,18 +21,14 @@ from comparison.plots.panels import (
     small_multiples,
 )
 from comparison.plots.scales import log_percent, log_seconds
-from comparison.plots.style import INK, MUTED, Look, Palette, styled
+from comparison.plots.style import INK, Look, Palette, styled
 from comparison.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEAST_RANGE = 0.1
-"""Of a y axis, in dB: less of a difference is not to look like one."""
-
-_IN_RANGE = 0.3
-"""Bicubic is a line where it lies at most this share of the other values' range outside of it, else a remark."""
+_LABEL = "PSNR-Y [dB]"
 
 _BESIDE = 0.3
 """Share of the gap between two budgets over which points at the same budget are spread."""
@@ -60,14 +56,14 @@ def psnr_against_budget(summaries: Sequence[Summary], palette: Palette) -> Figur
         return None
     figure, axes = small_multiples(list(panels))
     regimes = palette.sort(line.group.regime for group in panels.values() for line in group)
-    values = {}
+    traces = {}
     for panel, group in panels.items():
         full = full_data(lines, panel, palette.reference)
-        values[panel] = _extent([*group, *full])
-        _curves(axes[panel], group, palette, regimes)
+        traces[panel] = [*_curves(axes[panel], group, palette, regimes), *(_trace(line, line.percent) for line in full)]
         for line in full:
-            _full_line(axes[panel], line, max(values[panel]), panel.teacher)
-    _scale(axes, values, lines[0].psnr_y_bicubic)
+            _full_line(axes[panel], line, psnr_range(traces[panel], palette).high, panel.teacher)
+    scale_psnr(axes, traces, palette, lines[0].psnr_y_bicubic)
+    label_left(axes, _LABEL)
     legend(figure, regime_handles(palette, [line.group.regime for line in lines]))
     figure.supxlabel("training data [% of the full set's pixels]", fontsize=10)
     return figure
@@ -98,18 +94,22 @@ def psnr_against_time(summaries: Sequence[Summary], palette: Palette) -> Figure 
             _time_curve(axes[panel], [line for line in group if line.group.regime == regime], palette[regime], sizes)
         same_network = [each for other in panels if other.network == panel.network for each in panels[other]]
         log_seconds(axes[panel], [line.total_seconds for line in same_network])
-    _scale(axes, {panel: _extent(group) for panel, group in panels.items()}, lines[0].psnr_y_bicubic)
+    traces = {panel: [_trace(line, line.total_seconds) for line in group] for panel, group in panels.items()}
+    scale_psnr(axes, traces, palette, lines[0].psnr_y_bicubic)
+    label_left(axes, _LABEL)
     legend(figure, regime_handles(palette, [line.group.regime for line in lines]))
     figure.supxlabel(f"time of distillation and training{_key(sizes)}", fontsize=10)
     return figure
 
 
-def _extent(lines: Sequence[Summary]) -> list[float]:
-    """Values that the y axis has to hold: all means, with their bars."""
-    return [line.psnr_y + sign * (line.psnr_y_std or 0.0) for line in lines for sign in (-1, 1)]
+def _trace(line: Summary, x: float) -> Trace:
+    """A single point."""
+    return Trace(line.group.regime, *(np.array([value]) for value in (x, line.psnr_y, line.psnr_y_std or 0.0)))
 
 
-def _curves(axes: Axes, lines: Sequence[Summary], palette: Palette, regimes: Sequence[str]) -> None:
+def _curves(axes: Axes, lines: Sequence[Summary], palette: Palette, regimes: Sequence[str]) -> list[Trace]:
+    """Draws a curve for each regime; returns its points, where they are drawn."""
+    points: list[Trace] = []
     budgets = sorted({line.group.budget or line.percent for line in lines})
     width = _spread(budgets)
     for number, regime in enumerate(regimes):
@@ -122,8 +122,10 @@ def _curves(axes: Axes, lines: Sequence[Summary], palette: Palette, regimes: Seq
             [math.nan if line.psnr_y_std is None else line.psnr_y_std for line in own],
             color=look.colour, marker=look.marker, ls=look.dashes, elinewidth=1,
         )  # fmt: skip
+        points += [_trace(line, line.percent * aside) for line in own]
     log_percent(axes, budgets)
     axes.grid(axis="y")
+    return points
 
 
 def _spread(budgets: Sequence[float]) -> float:
@@ -163,33 +165,3 @@ def _sizes(budgets: Iterable[float | None]) -> dict[float | None, float]:
 def _key(sizes: dict[float | None, float]) -> str:
     budgets = ", ".join(f"{budget:.3g}" for budget in sizes)
     return f"; markers grow with the budget: {budgets} %" if len(sizes) > 1 else ""
-
-
-def _scale(axes: dict[Panel, Axes], values: dict[Panel, list[float]], bicubic: float) -> None:
-    """The same y axis for all panels of a network; bicubic is on it where that squeezes nothing."""
-    for network in {panel.network: None for panel in axes}:
-        own = [panel for panel in axes if panel.network == network]
-        everything = [value for panel in own for value in values[panel]]
-        low, high = min(everything), max(everything)
-        reach = _IN_RANGE * max(high - low, _LEAST_RANGE)
-        if low - reach <= bicubic <= high + reach:
-            low, high = min(low, bicubic), max(high, bicubic)
-        room = max(high - low, _LEAST_RANGE)
-        for panel in own:
-            axes[panel].set_ylim(low - (0.2 if bicubic < low else 0.1) * room, high + 0.2 * room)
-            _mark_bicubic(axes[panel], bicubic)
-    label_left(axes, "PSNR-Y [dB]")
-
-
-def _mark_bicubic(axes: Axes, psnr: float) -> None:
-    """A dotted line with its name, or, where it is off the axis, an arrow that says so."""
-    low, high = axes.get_ylim()
-    name = f"bicubic {format_psnr(psnr)}"
-    style: dict[str, Any] = {"color": MUTED, "fontsize": 9, "ha": "right"}
-    if low <= psnr <= high:
-        axes.axhline(psnr, color=MUTED, ls=":", lw=1.2)
-        place: dict[str, Any] = {"xy": (0.98, psnr), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
-        axes.annotate(name, textcoords="offset points", **place, **style)
-        return
-    arrow, y, va = ("\N{DOWNWARDS ARROW}", 0.03, "bottom") if psnr < low else ("\N{UPWARDS ARROW}", 0.97, "top")
-    axes.text(0.98, y, f"{name} {arrow}", transform=axes.transAxes, va=va, **style)

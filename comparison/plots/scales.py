@@ -97,13 +97,17 @@ def time_unit(seconds: float) -> tuple[str, float]:
     return next((unit for unit in _UNITS if seconds >= 2 * unit[1]), _UNITS[-1])
 
 
+def panel_width(axes: Axes) -> float:
+    """Inches that the axes of a panel have, or a little more, before anything is laid out."""
+    grid = axes.get_gridspec()
+    return WIDTH / (grid.ncols if grid else 1) - _MARGIN
+
+
 def _log_x(axes: Axes, low: float, high: float, labels: dict[float, str], room: float) -> None:
     """Ticks are `room` inches apart, or more, in a panel that has the figure's width for itself or its share of it."""
     from matplotlib.ticker import NullLocator
 
-    grid = axes.get_gridspec()
-    width = WIDTH / (grid.ncols if grid else 1) - _MARGIN
-    ticks = spaced(list(labels), low, high, room / width)
+    ticks = spaced(list(labels), low, high, room / panel_width(axes))
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.set_xticks(ticks, labels=[labels[tick] for tick in ticks])

@@ -12,7 +12,10 @@ import yaml
 
 from cli.errors import exit_with_message
 from comparison.check import plan_problems, sound_regimes, usable
+from comparison.check_stages import unfair
 from comparison.plan import CONFIGS, DistillationStage, Overrides, Plan, Recipe, Regime, Teacher
+from comparison.rows import Cell
+from comparison.stages import Training
 from main import main
 
 BUDGET = DistillationStage(configs=["configs/distill/select.yaml"], set={"data.init_args.budget.percent": "{budget}"})
@@ -70,7 +73,10 @@ def test_a_plan_without_problems() -> None:
             {"recipes": {"plain": Recipe(budgets=[5.0])}},
             "recipes.plain.budgets: 5 is none of the plan's budgets; leave it out, or add it to budgets",
         ),
-        ({"recipes": {"plain": Recipe(["no.yaml"])}}, "recipes.plain.configs: there is no file no.yaml (looked in the "),
+        (
+            {"recipes": {"plain": Recipe(["no.yaml"])}},
+            "recipes.plain.configs: there is no file no.yaml (looked in the ",
+        ),
         ({"configs": ["no.yaml"]}, "configs: there is no file no.yaml (looked in the working folder, "),
         ({"name": "a/b"}, "name: 'a/b' is no name of letters, digits, - and _, which folders are named after"),
         ({"name": ".."}, "name: '..' is no name of letters"),
@@ -81,10 +87,12 @@ def test_a_plan_without_problems() -> None:
         ({"recipes": {"--all": Recipe()}}, "recipes: '--all' is no name of letters, digits, - and _"),
         (
             {"reference": "ful"},
-            "reference: the plan has no regime 'ful'; did you mean 'full'?; expected one of full, random, sharpening, "
-            "or '' for none",
+            "reference: the plan has no regime 'ful'; did you mean 'full'?; expected one of full, random, ",
         ),
-        ({"baseline": "easiest"}, "baseline: the plan has no regime 'easiest'; expected one of full, random, sharp"),
+        (
+            {"baseline": "easiest"},
+            "baseline: the plan has no regime 'easiest'; expected one of full, random, sharpening, or '' for none",
+        ),
         ({"budgets": []}, "regimes.random: it makes a distilled set, but the plan has no budgets; give some, such as "),
     ],
 )
@@ -114,7 +122,7 @@ def test_problems_of_the_plan(settings: dict[str, Any], line: str) -> None:
         ),
         (
             own(DistillationStage(configs=["configs/distill/select.yaml"])),
-            'regimes.own: no stage mentions {budget}, so that all budgets would be the same set; write "{budget}" where ',
+            'regimes.own: no stage mentions {budget}, so that all budgets would be the same set; write "{budget}" ',
         ),
         (
             own(DistillationStage(configs=["no.yaml"], set={"a": "{budget}"})),
@@ -151,10 +159,16 @@ def test_problems_of_regimes(settings: dict[str, Any], line: str) -> None:
             "teacher.regime: the plan has no regime 'ful'; did you mean 'full'?; expected one of full, random, ",
         ),
         (Teacher(recipe="strong"), "teacher.recipe: the plan has no recipe 'strong'; expected one of default"),
-        (Teacher(network="spam"), "teacher.network: there is no network 'spam'; did you mean 'span'?; expected one of "),
+        (
+            Teacher(network="spam"),
+            "teacher.network: there is no network 'spam'; did you mean 'span'?; expected one of ",
+        ),
         (Teacher(weight=0.0), "teacher.weight: 0 is no share above 0 and up to 1"),
         (Teacher(seed=-2), "teacher.seed: -2 is no seed; expected 0 to 4294967295"),
-        (Teacher(budgets=[5.0]), "teacher.budgets: 5 is none of the plan's budgets; leave it out, or add it to budgets"),
+        (
+            Teacher(budgets=[5.0]),
+            "teacher.budgets: 5 is none of the plan's budgets; leave it out, or add it to budgets",
+        ),
     ],
 )
 def test_problems_of_the_teacher_matter_where_one_relabels(teacher: Teacher, line: str) -> None:
@@ -249,9 +263,10 @@ def test_a_stage_behind_a_problem_is_looked_at_too(refuse: Refuse) -> None:
         regimes={"random": {"set": {"select": {"data.init_args.bugdet": 3}, "train": {"trainer.max_stepz": 7}}}},
         reference="",
     )
+    train = "random-train-2-edsr_tiny-default-s0"
     assert lines == [
         "random-select-2-s0: data: SelectedPatches has no option 'bugdet'; did you mean 'budget'?",
-        "random-train-2-edsr_tiny-default-s0: there is no option 'trainer.max_stepz'; did you mean 'trainer.max_steps'?",
+        f"{train}: there is no option 'trainer.max_stepz'; did you mean 'trainer.max_steps'?",
     ]
 
 
@@ -267,7 +282,10 @@ def test_a_stage_behind_a_problem_is_looked_at_too(refuse: Refuse) -> None:
         ({"data.init_args.patch_size": 30}, "full-train-edsr_tiny-default-s0: data.patch_size is 30; expected a mult"),
         ({"ema.decay": 2}, "full-train-edsr_tiny-default-s0: ema.decay is 2.0; expected"),
         ({"trainer.max_steps": "many"}, "full-train-edsr_tiny-default-s0: trainer.max_steps: got many, expected int"),
-        ({"model.init_args.teachr": 1}, "full-train-edsr_tiny-default-s0: model: SuperResolution has no option 'teachr'"),
+        (
+            {"model.init_args.teachr": 1},
+            "full-train-edsr_tiny-default-s0: model: SuperResolution has no option 'teachr'",
+        ),
     ],
 )
 def test_problems_of_settings(setting: dict[str, Any], line: str, refuse: Refuse) -> None:
@@ -297,20 +315,41 @@ def test_networks_are_built_once_before_anything_runs(
     assert 'pip install "srdistill[extra-archs]"' in problem
 
 
-@pytest.mark.parametrize(
-    ("settings", "key"),
-    [
-        ({"data.init_args.augmentation": "strong"}, "data.init_args.augmentation strong, but full with plain"),
-        ({"data.init_args.batch_size": 4}, "data.init_args.batch_size 4, but full with 16"),
-        ({"trainer.precision": "bf16-mixed"}, "trainer.precision bf16-mixed, but full with None"),
-        ({"ema.decay": 0.5}, "ema {'decay': 0.5"),
-    ],
-)
-def test_what_regimes_must_have_in_common(settings: dict[str, Any], key: str, refuse: Refuse) -> None:
-    """`full` is trained first, so it is named second; the recipe sets augmentation, which the two files do not share."""
-    recipes = {"r": {"set": {"data.init_args.augmentation": "plain"}}}
-    regimes = {"full": {}, "random": {"set": {"train": settings}}}
-    (problem,) = refuse(regimes=regimes, recipes=recipes)
-    assert problem.startswith("random is trained with ")
-    assert key in problem
-    assert problem.endswith("; regimes may differ in their data only: set it in the recipe")
+def test_what_regimes_must_have_in_common(refuse: Refuse) -> None:
+    """`full` is trained first, so it is named second; by default, the two are augmented differently."""
+    different = {
+        "data.init_args.batch_size": 4,
+        "data.init_args.num_workers": 1,
+        "trainer.precision": "bf16-mixed",
+        "trainer.gradient_clip_val": 0.5,
+        "checkpoint.every_n_steps": 7,
+        "model.init_args.optimizer.init_args.lr": 0.5,
+    }
+    lines = refuse(regimes={"full": {}, "random": {"set": {"train": different}}})
+    told = {line.removeprefix("random is trained with ").split(" ", 1)[0]: line for line in lines}
+    assert told.keys() == {
+        *("data.init_args.augmentation", "data.init_args.batch_size", "trainer.precision"),
+        *("trainer.gradient_clip_val", "checkpoint", "model.init_args.optimizer"),
+    }
+    assert told["data.init_args.batch_size"] == (
+        "random is trained with data.init_args.batch_size 4, but full with 16; "
+        "regimes may differ in their data only: set it in the recipe"
+    )
+
+
+def test_networks_and_recipes_may_differ() -> None:
+    """Each has a fair comparison of its own."""
+    cells = [Cell("full", False, *other, None, 0) for other in (("r", "a"), ("r", "b"), ("s", "a"))]
+    trainings = [Training(cell, (), None, f"train{number}", "") for number, cell in enumerate(cells)]
+    configs = {training.train: resolved(lr) for training, lr in zip(trainings, (1, 2, 3), strict=True)}
+    assert unfair(trainings, configs) == []
+    random = Training(Cell("random", True, "r", "b", 2.0, 5), (), "select", "other", "")
+    assert unfair([*trainings, random], {**configs, "other": resolved(2)}) == []
+    (line,) = unfair([*trainings, random], {**configs, "other": resolved(1)})
+    assert line.startswith("random is trained with model.init_args.optimizer 1, but full with 2; ")
+
+
+def resolved(lr: float) -> dict[str, Any]:
+    """As much of a configuration as is compared."""
+    model = {"class_path": "SuperResolution", "init_args": {"optimizer": lr}}
+    return {"model": model, "data": {"init_args": {}}, "trainer": {}, "ema": {}, "checkpoint": {}}

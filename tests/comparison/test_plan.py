@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from comparison.app import _parser
-from comparison.plan import NETWORKS, ROOT, DistillationStage, Overrides, Plan, Recipe, Regime, find_config, network_name
+from comparison.plan import (
+    NETWORKS,
+    ROOT,
+    DistillationStage,
+    Overrides,
+    Plan,
+    Recipe,
+    Regime,
+    find_config,
+    network_name,
+)
 
 
 def read(text: str, folder: Path, *args: str) -> Plan:
@@ -124,4 +134,8 @@ def test_files_are_looked_for_in_the_working_folder_then_in_the_framework(
 
 
 def test_a_network_is_named_after_its_file() -> None:
-    assert [network_name(given) for given in ("span", "nets/span.yaml", "/a/b/my_net.yml")] == ["span", "span", "my_net"]
+    assert [network_name(given) for given in ("span", "nets/span.yaml", "/a/b/my_net.yml")] == [
+        "span",
+        "span",
+        "my_net",
+    ]

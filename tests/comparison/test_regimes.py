@@ -20,7 +20,8 @@ def test_a_shipped_regime_is_what_its_file_says(name: str) -> None:
     assert found.title == given["title"]
     assert found.extends is None
     assert [vars(stage) for stage in found.distill] == [
-        {"name": "select", "command": "predict", "configs": [], "set": {}, **stage} for stage in given.get("distill", [])
+        {"name": "select", "command": "predict", "configs": [], "set": {}, **stage}
+        for stage in given.get("distill", [])
     ]
     assert vars(found.train) == {"configs": [], "set": {}, **given.get("train", {})}
 

@@ -205,9 +205,9 @@ def test_server_finds_our_modules_from_any_folder(monkeypatch):
     monkeypatch.setattr(module.forkserver, "ensure_running", lambda: seen.append(os.environ["PYTHONPATH"]))
     root = str(Path(module.__file__).parent.parent)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    module._start_server()
+    module._start_server(["comparison.worker"])
     assert "PYTHONPATH" not in os.environ
     monkeypatch.setenv("PYTHONPATH", "/mine")
-    module._start_server()
+    module._start_server(["comparison.worker"])
     assert os.environ["PYTHONPATH"] == "/mine"
     assert seen == [root, f"{root}{os.pathsep}/mine"]

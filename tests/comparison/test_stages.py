@@ -75,7 +75,7 @@ def test_counts_with_a_teacher() -> None:
 
 
 def test_counts_with_one_teacher_for_all() -> None:
-    """A set is relabelled once for all networks and recipes; the teacher has a training of its own, seed and network."""
+    """A set is relabelled once for all networks and recipes; the teacher's network and seed are its own."""
     teacher = Teacher(network="compact", recipe="plain", seed=3)
     found = expanded(REGIMES, **WIDE, relabelling=[True], teacher=teacher)
     assert len(found.trainings) == 8 + 48  # full data have no teacher
@@ -170,7 +170,11 @@ def test_labels_hold_what_a_stage_differs_in() -> None:
     found = stages(REGIMES, **WIDE, relabelling=[True])
     assert found["random-select-2-s7"].labels == {"regime": "random", "teacher": False, "budget": 2.0, "seed": 7}
     assert found["full-test-span-plain-s0"].labels == {
-        **{"regime": "full", "teacher": False, "network": "span", "recipe": "plain", "seed": 0}
+        "regime": "full",
+        "teacher": False,
+        "network": "span",
+        "recipe": "plain",
+        "seed": 0,
     }
     relabel = found["random-teacher-relabel-2-span-plain-s7"]
     assert relabel.labels["teacher"] is True
@@ -195,7 +199,9 @@ def test_a_stage_is_shared_by_all_that_agree_in_what_it_mentions(settings: dict,
 
 def test_what_the_whole_plan_mentions_counts_too() -> None:
     """Otherwise seed 7 would be given what was selected with seed 0."""
-    found = stages({"random": distilled(selection())}, seeds=[0, 7], budgets=[2.0], set={"data.init_args.seed": "{seed}"})
+    found = stages(
+        {"random": distilled(selection())}, seeds=[0, 7], budgets=[2.0], set={"data.init_args.seed": "{seed}"}
+    )
     assert [name for name in found if "select" in name] == ["random-select-s0", "random-select-s7"]
     assert values(found["random-select-s7"])["data.init_args.seed"] == "7"
 
@@ -271,8 +277,7 @@ def test_a_negative_number_is_no_option() -> None:
     [
         (
             {"regimes": {"random": distilled(selection(**{PERCENT: "{bugdet}"}))}},
-            f"regimes.random.distill.select.set.{PERCENT}: '{{bugdet}}' has an unknown {{bugdet}}; "
-            "known here are budget, network, recipe, seed",
+            f"regimes.random.distill.select.set.{PERCENT}: '{{bugdet}}' has an unknown {{bugdet}}; known here are bud",
         ),
         (
             {"regimes": {"random": distilled(DistillationStage(configs=["{later}.yaml"]), selection())}},
