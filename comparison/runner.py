@@ -132,7 +132,8 @@ class Runner:
             KeyboardInterrupt: on Ctrl-C, once the running stages have ended.
         """
         context = multiprocessing.get_context("forkserver")
-        _start_server(_preloaded(self._wandb["wandb"]))
+        if self._waiting:
+            _start_server(_preloaded(self._wandb["wandb"]))
         display.skipped(len(self._outputs))
         try:
             while self._waiting or self._running:

@@ -152,9 +152,10 @@ def test_spectra_are_of_one_small_set_of_each_regime_without_a_teacher(study, mo
         for row in study[0]
     ]
     monkeypatch.setattr(module, "distilled_spectrum", lambda folder: folder)
-    assert module._spectra(rows, tmp_path) == {
-        regime: tmp_path / f"{regime}-0.68-False-0" for regime in ("random", "sharpening")
-    }
+    for given, seed in ((rows, 0), (rows[::-1], 2)):  # those with a teacher come last, then first
+        assert module._spectra(given, tmp_path) == {
+            regime: tmp_path / f"{regime}-0.68-False-{seed}" for regime in ("random", "sharpening")
+        }
 
 
 def test_pictures_of_an_earlier_state_go(make, monkeypatch):

@@ -126,6 +126,14 @@ def test_what_is_done_is_not_run_again(make, store):
     assert after["c"]["words"] == [str(store.root / "out" / "b")]
 
 
+def test_no_process_is_started_where_all_is_done(make, monkeypatch):
+    make(task("a")).run(Recorder())
+    monkeypatch.setattr(module, "_start_server", lambda modules: pytest.fail("it would import everything"))
+    display = Recorder()
+    make(task("a")).run(display)
+    assert display.events == [("skipped", 1)]
+
+
 def test_failure_stops_what_needs_it_and_no_others(make, store):
     runner = make(task("bad", do="fail"), task("good"), task("after", "bad"), task("last", "after"), task("more"))
     display = Recorder()

@@ -150,6 +150,7 @@ def tell(words):
 
 def work_and_tell(job):
     worker.run = tell
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # in blocks, also under PYTHONUNBUFFERED
     work(job)
 
 
