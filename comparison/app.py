@@ -16,17 +16,17 @@ from rich.text import Text
 from cli.app import quieten
 from cli.explain import closest
 from cli.parser import FriendlyParser
-from comparison.collect import collect
-from comparison.display import Display
-from comparison.headline import headline
-from comparison.outlook import Outlook
 from comparison.outputs import REPORT, Outputs
-from comparison.plan import Plan
-from comparison.prepare import Prepared, prepare
-from comparison.runner import Failure, Runner, Slots
-from comparison.slurm import write_script
-from comparison.store import Store
-from comparison.worker import Job, run_stage
+from comparison.planning.plan import Plan
+from comparison.planning.prepare import Prepared, prepare
+from comparison.results.collect import collect
+from comparison.results.headline import headline
+from comparison.running.display import Display
+from comparison.running.outlook import Outlook
+from comparison.running.runner import Failure, Runner, Slots
+from comparison.running.slurm import write_script
+from comparison.running.store import Store
+from comparison.running.worker import Job, run_stage
 
 DESCRIPTION = (
     "Compares ways of making training data: runs what the plan lacks, each stage a command of its own, and writes "

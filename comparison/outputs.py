@@ -13,23 +13,23 @@ from typing import Any
 
 import yaml
 
-from comparison.crops import crop_rows, crop_sheet
-from comparison.headline import headline
-from comparison.pictures import CropRow, Sample
-from comparison.plan import Plan
+from comparison.dashboard.summary import log_summary
+from comparison.pictures.crops import crop_rows, crop_sheet
+from comparison.pictures.picture import CropRow, Sample
+from comparison.pictures.samples import sample_sheet, sample_sheets
+from comparison.pictures.spectra import Spectrum, distilled_spectrum
+from comparison.planning.plan import Plan
+from comparison.planning.prepare import Prepared
+from comparison.planning.resolve import digest_json
 from comparison.plots import draw_all, save_png, to_svg
-from comparison.prepare import Prepared
 from comparison.report.content import ReportContent
 from comparison.report.page import write_report
-from comparison.resolve import digest_json
-from comparison.rows import ImageRow, Row
-from comparison.runner import Failure
-from comparison.samples import sample_sheet, sample_sheets
-from comparison.spectra import Spectrum, distilled_spectrum
-from comparison.statistics import Summary, summarise
-from comparison.store import Store
-from comparison.tables import write_results, write_tables
-from comparison.wandb_summary import log_summary
+from comparison.results.headline import headline
+from comparison.results.rows import ImageRow, Row
+from comparison.results.statistics import Summary, summarise
+from comparison.results.tables import write_results, write_tables
+from comparison.running.runner import Failure
+from comparison.running.store import Store
 from datamodules.benchmarks import Benchmarks
 from datamodules.fingerprint import write_atomic
 from datamodules.software import describe_software

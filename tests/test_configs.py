@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cli.app import SRDistillCLI
-from comparison.regimes import read_regime
+from comparison.planning.regimes import read_regime
 from main import main
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -162,7 +162,7 @@ def every_set(tiny_photographs: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("every_set")
 def test_plan(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Checked and expanded to its stages, of which none is done; for one seed and network, since all are read alike."""
-    monkeypatch.setattr("comparison.timing.measure_update", lambda config, device: 0.001)
+    monkeypatch.setattr("comparison.running.timing.measure_update", lambda config, device: 0.001)
     plan = yaml.safe_load(file.read_text())
     less = ["--seeds", "[0]", "--networks", "[edsr_tiny]", "--root", str(tmp_path / "runs")]
     assert main(["compare", "--config", str(file), *less, "--dry_run"]) is None

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.formatting import format_percent, format_signed
 from comparison.plots.panels import common_budget, overall
 from comparison.plots.style import MUTED, WIDTH, Palette, styled
-from comparison.statistics import Summary
+from comparison.results.formatting import format_percent, format_signed
+from comparison.results.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

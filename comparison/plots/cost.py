@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from comparison.formatting import format_percent
 from comparison.plots.panels import Panel, legend, overall, small_multiples
 from comparison.plots.scales import brief_duration, time_unit
 from comparison.plots.style import INK, Palette, styled
-from comparison.statistics import Summary
+from comparison.results.formatting import format_percent
+from comparison.results.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

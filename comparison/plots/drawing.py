@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comparison.pictures.spectra import Spectrum
 from comparison.plots.architectures import cross_architecture
 from comparison.plots.cost import cost_bars
 from comparison.plots.learning import learning_curves
 from comparison.plots.quality import psnr_against_budget, psnr_against_time
 from comparison.plots.spectral import spectra_plot
 from comparison.plots.style import Palette
-from comparison.rows import Row
-from comparison.spectra import Spectrum
-from comparison.statistics import Summary
+from comparison.results.rows import Row
+from comparison.results.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

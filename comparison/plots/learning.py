@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.formatting import format_percent
 from comparison.plots.decibels import Trace, scale_psnr
 from comparison.plots.panels import (
     common_budget,
@@ -23,7 +22,8 @@ from comparison.plots.panels import (
     small_multiples,
 )
 from comparison.plots.style import Look, Palette, styled
-from comparison.rows import Cell, Row
+from comparison.results.formatting import format_percent
+from comparison.results.rows import Cell, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from comparison.plots.style import WIDTH, Palette
-from comparison.rows import MEAN, Cell
-from comparison.statistics import Group, Summary
+from comparison.results.rows import MEAN, Cell
+from comparison.results.statistics import Group, Summary
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

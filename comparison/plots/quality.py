@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from comparison.formatting import format_psnr
 from comparison.plots.decibels import Trace, psnr_range, scale_psnr
 from comparison.plots.panels import (
     by_panel,
@@ -22,7 +21,8 @@ from comparison.plots.panels import (
 )
 from comparison.plots.scales import log_percent, log_seconds
 from comparison.plots.style import INK, Look, Palette, styled
-from comparison.statistics import Summary
+from comparison.results.formatting import format_psnr
+from comparison.results.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

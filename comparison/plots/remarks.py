@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comparison.formatting import format_psnr
 from comparison.plots.scales import panel_width
 from comparison.plots.style import INK, MUTED
+from comparison.results.formatting import format_psnr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from comparison.formatting import (
+from comparison.results.formatting import (
     MISSING,
     format_bytes,
     format_gain,
@@ -16,7 +16,7 @@ from comparison.formatting import (
     format_signed,
     format_ssim,
 )
-from comparison.statistics import Group, Summary
+from comparison.results.statistics import Group, Summary
 
 Direction = Literal["ascending", "descending"]
 

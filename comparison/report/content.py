@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from comparison.pictures import CropRow, Sample
-from comparison.rows import Row
-from comparison.statistics import Summary
+from comparison.pictures.picture import CropRow, Sample
+from comparison.results.rows import Row
+from comparison.results.statistics import Summary
 
 
 @dataclass(frozen=True)

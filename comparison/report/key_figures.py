@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from comparison.formatting import format_gain, format_percent, format_psnr, format_seconds, format_signed
 from comparison.report.tables import Choice
-from comparison.statistics import Summary
+from comparison.results.formatting import format_gain, format_percent, format_psnr, format_seconds, format_signed
+from comparison.results.statistics import Summary
 
 
 class KeyFigure(NamedTuple):

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from comparison.formatting import format_psnr, format_ssim
 from comparison.report.columns import Column, percent
-from comparison.rows import MEAN
-from comparison.statistics import Group, Summary
+from comparison.results.formatting import format_psnr, format_ssim
+from comparison.results.rows import MEAN
+from comparison.results.statistics import Group, Summary
 
 PREFERRED_RECIPE = "strong"
 

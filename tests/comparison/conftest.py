@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comparison.rows import Cell, ImageRow, Row
+from comparison.results.rows import Cell, ImageRow, Row
 
 BICUBIC = {"Set5": 28.4, "Set14": 26.0}
 IMAGES = {"Set5": 5, "Set14": 14}

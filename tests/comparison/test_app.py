@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from comparison.app import _without
-from comparison.outlook import Outlook
-from comparison.stages import Stage
-from comparison.store import Done, Store
-from comparison.task import Task
+from comparison.planning.stages import Stage
+from comparison.planning.task import Task
+from comparison.running.outlook import Outlook
+from comparison.running.store import Done, Store
 from tests.compare_runs import compare, write_plan
 
 

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from cli.errors import exit_with_message
-from comparison.check import plan_problems, sound_regimes, usable
-from comparison.check_stages import unfair
-from comparison.plan import CONFIGS, DistillationStage, Overrides, Plan, Recipe, Regime, Teacher
-from comparison.rows import Cell
-from comparison.stages import Training
+from comparison.planning.check import plan_problems, sound_regimes, usable
+from comparison.planning.check_stages import unfair
+from comparison.planning.plan import CONFIGS, DistillationStage, Overrides, Plan, Recipe, Regime, Teacher
+from comparison.planning.stages import Training
+from comparison.results.rows import Cell
 from main import main
 
 BUDGET = DistillationStage(configs=["configs/distill/select.yaml"], set={"data.init_args.budget.percent": "{budget}"})

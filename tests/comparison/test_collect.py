@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from comparison.collect import collect
-from comparison.rows import Cell, ImageRow
-from comparison.stages import Training
-from comparison.store import Done, Store
+from comparison.planning.stages import Training
+from comparison.results.collect import collect
+from comparison.results.rows import Cell, ImageRow
+from comparison.running.store import Done, Store
 
 CELL = Cell("random", True, "strong", "edsr", 2.0, 0)
 CHAIN = ("select", "teach", "relabel", "train", "test")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from callbacks.drawing import CAPTION, GAP
-from comparison.crops import (
+from comparison.pictures.crops import (
     ENLARGED,
     MOST,
     cells_to_show,
@@ -22,8 +22,8 @@ from comparison.crops import (
     largest_differences,
     most_different_window,
 )
-from comparison.pictures import CropRow
-from comparison.rows import Cell, ImageRow
+from comparison.pictures.picture import CropRow
+from comparison.results.rows import Cell, ImageRow
 from datamodules.benchmarks import Benchmarks
 from lightning_modules.networks.trained import load_trained
 from main import main

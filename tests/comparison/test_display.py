@@ -13,8 +13,8 @@ from rich.console import Console
 
 from cli.loggers import run_loggers
 from cli.run_folders import RunSettings
-from comparison import display as module
-from comparison.display import Display, read_progress
+from comparison.running import display as module
+from comparison.running.display import Display, read_progress
 from lightning_modules import SuperResolution
 from lightning_modules.networks import NetworkSpec
 

@@ -1,6 +1,6 @@
 import pytest
 
-from comparison.formatting import (
+from comparison.results.formatting import (
     format_bytes,
     format_gain,
     format_percent,

@@ -8,8 +8,8 @@ import dataclasses
 
 import pytest
 
-from comparison.headline import headline
-from comparison.statistics import summarise
+from comparison.results.headline import headline
+from comparison.results.statistics import summarise
 
 SETTING = "swinir_light, recipe strong, 3 seeds, 19 test images"
 AGAINST = "takes 1 min 21 s with distillation, against 1 min 01 s of training on full data."

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from comparison.plan import ROOT, Plan, Recipe, Regime, Teacher
-from comparison.prepare import prepare
+from comparison.planning.plan import ROOT, Plan, Recipe, Regime, Teacher
+from comparison.planning.prepare import prepare
 from datamodules.image_files import find_images
 
 TRAIN, TEST, SELECT = "train", "test", "select"

@@ -11,10 +11,10 @@ from PIL import Image
 
 from comparison import outputs as module
 from comparison.outputs import WRITTEN_FOR, Outputs
-from comparison.pictures import Sample
-from comparison.plan import Plan
-from comparison.runner import Failure
-from comparison.store import Done, Store
+from comparison.pictures.picture import Sample
+from comparison.planning.plan import Plan
+from comparison.running.runner import Failure
+from comparison.running.store import Done, Store
 
 KEYS = {"train": "key-of-train", "test": "key-of-test"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comparison.app import _parser
-from comparison.plan import (
+from comparison.planning.plan import (
     NETWORKS,
     ROOT,
     DistillationStage,

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.markers import CARETDOWN
 from PIL import Image
 
-from comparison.formatting import MINUS, MISSING
+from comparison.pictures.spectra import Spectrum
 from comparison.plots import draw_all, save_png, to_svg
 from comparison.plots.architectures import cross_architecture
 from comparison.plots.cost import cost_bars
@@ -23,9 +23,9 @@ from comparison.plots.quality import psnr_against_budget, psnr_against_time
 from comparison.plots.scales import brief_duration, power_of_ten, spaced
 from comparison.plots.spectral import spectra_plot
 from comparison.plots.style import INK, MUTED, Palette
-from comparison.rows import MEAN, Cell
-from comparison.spectra import Spectrum
-from comparison.statistics import Group, Summary, summarise
+from comparison.results.formatting import MINUS, MISSING
+from comparison.results.rows import MEAN, Cell
+from comparison.results.statistics import Group, Summary, summarise
 
 FULL = 28.5
 FIVE = ("edsr_tiny", "edsr_baseline", "rcan_small", "swinir_light", "srformer_light")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from cli.app import SRDistillCLI
-from comparison import resolve
-from comparison.plan import Plan, Recipe, Regime, Teacher
-from comparison.prepare import PlanError, Prepared, prepare
+from comparison.planning import resolve
+from comparison.planning.plan import Plan, Recipe, Regime, Teacher
+from comparison.planning.prepare import PlanError, Prepared, prepare
 from main import main
 
 Parsed = list[Sequence[str]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from comparison.plan import REGIMES, DistillationStage, Overrides, Regime
-from comparison.regimes import find_regime, read_regime, shipped
+from comparison.planning.plan import REGIMES, DistillationStage, Overrides, Regime
+from comparison.planning.regimes import find_regime, read_regime, shipped
 
 OWN = Regime(title="own", distill=[DistillationStage(set={"a": 1})], train=Overrides(["x.yaml"], {"b": 2, "c": 3}))
 

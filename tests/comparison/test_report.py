@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comparison.pictures import CropRow, Panel, Sample
+from comparison.pictures.picture import CropRow, Panel, Sample
 from comparison.report import ReportContent, write_report
 from comparison.report.columns import columns
 from comparison.report.embed import embed_crop, embed_sheet
@@ -21,7 +21,7 @@ from comparison.report.figures import CAPTIONS
 from comparison.report.key_figures import key_figures
 from comparison.report.page import render
 from comparison.report.tables import choices, tables
-from comparison.statistics import summarise
+from comparison.results.statistics import summarise
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from comparison import runner as module
-from comparison.runner import Runner, Slots
-from comparison.stages import Stage
-from comparison.store import Done, Store
-from comparison.task import Task
+from comparison.planning.stages import Stage
+from comparison.planning.task import Task
+from comparison.running import runner as module
+from comparison.running.runner import Runner, Slots
+from comparison.running.store import Done, Store
 
 QUICK = {"group": "g", "wandb": "disabled", "project": "p"}
 
@@ -211,11 +211,11 @@ def test_server_finds_our_modules_from_any_folder(monkeypatch):
     """The forked process looks for them in PYTHONPATH; stages get the variables as they were."""
     seen = []
     monkeypatch.setattr(module.forkserver, "ensure_running", lambda: seen.append(os.environ["PYTHONPATH"]))
-    root = str(Path(module.__file__).parent.parent)
+    root = str(Path(module.__file__).parents[2])
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    module._start_server(["comparison.worker"])
+    module._start_server(["comparison.running.worker"])
     assert "PYTHONPATH" not in os.environ
     monkeypatch.setenv("PYTHONPATH", "/mine")
-    module._start_server(["comparison.worker"])
+    module._start_server(["comparison.running.worker"])
     assert os.environ["PYTHONPATH"] == "/mine"
     assert seen == [root, f"{root}{os.pathsep}/mine"]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-import comparison.samples
+import comparison.pictures.samples
 from callbacks.drawing import CAPTION, GAP
 from callbacks.sheets import CELL, LEAST_WIDTH, MARGIN, SheetRow
-from comparison.rows import Cell
-from comparison.samples import COLUMNS, LEAST_MEMBERS, sample_sheet, sample_sheets
+from comparison.pictures.samples import COLUMNS, LEAST_MEMBERS, sample_sheet, sample_sheets
+from comparison.results.rows import Cell
 from datamodules.distilled import DistilledPatch, write_distilled
 from main import main
 
@@ -116,13 +116,13 @@ def write(folder: Path, metadata: list[dict], **provenance) -> str:
 def drawn_rows(monkeypatch) -> list[list[SheetRow]]:
     """What every contact sheet was made of."""
     drawn: list[list[SheetRow]] = []
-    contact_sheet = comparison.samples.contact_sheet
+    contact_sheet = comparison.pictures.samples.contact_sheet
 
     def remember(rows: list[SheetRow]) -> Image.Image:
         drawn.append(rows)
         return contact_sheet(rows)
 
-    monkeypatch.setattr(comparison.samples, "contact_sheet", remember)
+    monkeypatch.setattr(comparison.pictures.samples, "contact_sheet", remember)
     return drawn
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from comparison import slurm
-from comparison.slurm import waves, write_script
-from comparison.stages import Stage
+from comparison.planning.stages import Stage
+from comparison.running import slurm
+from comparison.running.slurm import waves, write_script
 
 SBATCH = """
 import json, os, pathlib, shutil, subprocess, sys

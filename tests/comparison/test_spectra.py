@@ -6,7 +6,7 @@ import scipy.signal
 import torch
 from PIL import Image
 
-from comparison.spectra import distilled_spectrum, power_density, radial_spectrum
+from comparison.pictures.spectra import distilled_spectrum, power_density, radial_spectrum
 from datamodules.distilled import DistilledPatch, write_distilled
 
 SIDE = 64

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from comparison.plan import ROOT, DistillationStage, Overrides, Plan, Recipe, Regime, Teacher
-from comparison.stages import Expanded, Stage, expand
+from comparison.planning.plan import ROOT, DistillationStage, Overrides, Plan, Recipe, Regime, Teacher
+from comparison.planning.stages import Expanded, Stage, expand
 
 PERCENT, SEED, NUMBER = "data.init_args.budget.percent", "data.init_args.select_seed", "data.init_args.num_workers"
 

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from comparison.rows import MEAN, Cell, ImageRow
-from comparison.statistics import Group, summarise
+from comparison.results.rows import MEAN, Cell, ImageRow
+from comparison.results.statistics import Group, summarise
 
 
 def lines(rows, images=(), bootstrap=200, **changed):

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from comparison.stages import Stage
-from comparison.store import Done, Store, read_json
+from comparison.planning.stages import Stage
+from comparison.running.store import Done, Store, read_json
 
 KEY = "0123456789abcdef" * 4
 STAGE = Stage("random-train", "fit", "train", (), (), {})

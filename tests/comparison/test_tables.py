@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from comparison.rows import Cell
-from comparison.statistics import summarise
-from comparison.tables import latex_table, markdown_table, write_results, write_tables
+from comparison.results.rows import Cell
+from comparison.results.statistics import summarise
+from comparison.results.tables import latex_table, markdown_table, write_results, write_tables
 
 
 @pytest.fixture

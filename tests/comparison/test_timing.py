@@ -15,9 +15,9 @@ import torch
 import yaml
 from torch import nn
 
-from comparison import timing as module
-from comparison.stages import Stage
-from comparison.timing import Estimate, Timing, estimate, measure_update, training_device
+from comparison.planning.stages import Stage
+from comparison.running import timing as module
+from comparison.running.timing import Estimate, Timing, estimate, measure_update, training_device
 from main import main
 
 CONFIG: dict[str, Any] = {

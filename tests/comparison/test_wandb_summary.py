@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comparison.statistics import summarise
-from comparison.wandb_summary import log_summary
+from comparison.dashboard.summary import log_summary
+from comparison.results.statistics import summarise
 from datamodules.distilled import DistilledPatch, write_distilled
 from tests.wandb_records import OfflineRun
 

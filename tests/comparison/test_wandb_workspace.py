@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from comparison.wandb_workspace import comparison_workspace, main
+from comparison.dashboard.workspace import comparison_workspace, main
 
 pytest.importorskip("wandb_workspaces")
 

@@ -18,12 +18,12 @@ import torch
 from filelock import FileLock
 
 from callbacks.cost import peak_rss_mib
-from comparison import worker
-from comparison.resume import complete
-from comparison.stages import Stage
-from comparison.store import Store
-from comparison.task import Task
-from comparison.worker import Job, arguments, end_process, run_stage, work
+from comparison.planning.stages import Stage
+from comparison.planning.task import Task
+from comparison.running import worker
+from comparison.running.resume import complete
+from comparison.running.store import Store
+from comparison.running.worker import Job, arguments, end_process, run_stage, work
 
 KEY = "0123456789abcdef" * 4
 WANDB = {"group": "plan", "wandb": "disabled", "project": "p"}
@@ -158,7 +158,7 @@ def work_and_tell(job):
 def start():
     """Runs a job as the runner does, and returns the process when it has ended."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["comparison.worker"])
+    context.set_forkserver_preload(["comparison.running.worker"])
 
     def run(job):
         process = context.Process(target=work_and_tell, args=(job,))

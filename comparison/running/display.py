@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from comparison.formatting import format_seconds
+from comparison.results.formatting import format_seconds
 
 TAIL = 16 * 1024
 """Bytes of `metrics.csv` that progress is read from: some hundred lines."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.explain import closest
 from cli.parser import RaisingParser
-from comparison.plan import REGIMES, Overrides, Regime, find_config
+from comparison.planning.plan import REGIMES, Overrides, Regime, find_config
 
 
 def shipped() -> list[str]:

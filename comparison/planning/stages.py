@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from comparison.plan import NETWORKS, DistillationStage, Overrides, Plan, Regime, find_config, network_name
-from comparison.rows import Cell
+from comparison.planning.plan import NETWORKS, DistillationStage, Overrides, Plan, Regime, find_config, network_name
+from comparison.results.rows import Cell
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w-]*)\}")
 OUTPUT = re.compile(r"\{output:([^}]*)\}")
@@ -97,7 +97,7 @@ def expand(plan: Plan, regimes: Mapping[str, Regime]) -> Expanded:
     """All stages and trainings.
 
     Args:
-        plan: see `comparison.check` for what it has to fulfil.
+        plan: see `comparison.planning.check` for what it has to fulfil.
         regimes: those of the plan by name, with their chains.
     """
     expansion = _Expansion(plan, regimes)

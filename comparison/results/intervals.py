@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from comparison.rows import MEAN, Cell, ImageRow
+from comparison.results.rows import MEAN, Cell, ImageRow
 
 BOUNDS = (0.025, 0.975)
 """Quantiles that bound a 95 % interval."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from datamodules.fingerprint import write_atomic
 
 if TYPE_CHECKING:
-    from comparison.stages import Stage
+    from comparison.planning.stages import Stage
 
 LARGEST_ARRAY = 1000
 """Tasks of one job array that every cluster takes, unless its MaxArraySize was lowered from the usual 1001."""

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from cli.loggers import wandb_mode
-from comparison.display import Display, read_progress
-from comparison.plan import ROOT
-from comparison.stages import Stage
-from comparison.store import Store
-from comparison.task import Task
-from comparison.worker import Job, end_process, work
+from comparison.planning.plan import ROOT
+from comparison.planning.stages import Stage
+from comparison.planning.task import Task
+from comparison.running.display import Display, read_progress
+from comparison.running.store import Store
+from comparison.running.worker import Job, end_process, work
 
 TICK = 1.0
 """Seconds between two looks at how far the running stages are."""
@@ -208,7 +208,7 @@ class Runner:
 def _preloaded(wandb: str) -> list[str]:
     """Modules that every stage would import; W&B's would count as time of distillation."""
     used = wandb_mode(wandb) != "disabled"
-    return ["comparison.worker", *(["wandb.apis.public"] if used else [])]
+    return ["comparison.running.worker", *(["wandb.apis.public"] if used else [])]
 
 
 def _start_server(modules: list[str]) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from comparison.formatting import format_seconds
+from comparison.results.formatting import format_seconds
 from datamodules.fingerprint import write_atomic
 from lightning_modules.networks import NetworkSpec, build_network
 
 if TYPE_CHECKING:
-    from comparison.stages import Stage
+    from comparison.planning.stages import Stage
 
 STEPS = 3
 """Updates that are timed, after one to warm up."""

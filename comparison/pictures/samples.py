@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.sheets import SheetRow, contact_sheet, spread, titled
-from comparison.formatting import format_percent
-from comparison.pictures import Sample
-from comparison.rows import Row
+from comparison.pictures.picture import Sample
+from comparison.results.formatting import format_percent
+from comparison.results.rows import Row
 from datamodules.distilled import DistilledSet, Pixels, read_distilled
 from datamodules.image_files import read_rgb
 

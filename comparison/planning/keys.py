@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison.resolve import Resolver, digest_json
-from comparison.stages import Stage
+from comparison.planning.resolve import Resolver, digest_json
+from comparison.planning.stages import Stage
 from datamodules.benchmarks import Benchmarks
 from datamodules.fingerprint import digest_file, digest_files
 from datamodules.paths import find_folder

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from comparison.stages import LAST
+from comparison.planning.stages import LAST
 from datamodules.fingerprint import write_atomic
 
 METRICS = "metrics.csv"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cli.explain import closest
-from comparison.plan import NETWORKS, ROOT, Plan, Regime, find_config, network_name
-from comparison.regimes import find_regime
-from comparison.stages import AXES, mentioned
+from comparison.planning.plan import NETWORKS, ROOT, Plan, Regime, find_config, network_name
+from comparison.planning.regimes import find_regime
+from comparison.planning.stages import AXES, mentioned
 
 NAME = re.compile(r"\w[\w-]*")
 """Of what stages are named after: a folder on every system, and no option on a command line."""

@@ -1,6 +1,6 @@
 """A W&B workspace with the panels of a comparison; needs `pip install wandb-workspaces` and a login.
 
-    python -m comparison.wandb_workspace ENTITY PROJECT [GROUP] --sets Set5 Set14
+    python -m comparison.dashboard.workspace ENTITY PROJECT [GROUP] --sets Set5 Set14
 
 Once more with `--teacher`, it makes the view of trainings that a teacher had a part in.
 """

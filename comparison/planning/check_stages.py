@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comparison.rows import MEAN
-from comparison.stages import Training
+from comparison.planning.stages import Training
+from comparison.results.rows import MEAN
 from datamodules.benchmarks import Benchmarks
 from datamodules.paths import EMBEDDED, resolve_folder
 

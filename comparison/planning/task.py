@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from comparison.stages import Stage
+from comparison.planning.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Task:
 
     Attributes:
         stage: to run.
-        key: of it, see `comparison.keys`.
+        key: of it, see `comparison.planning.keys`.
         signature: see `Done`.
         updates: optimiser steps of a fit; None where they are unknown.
     """

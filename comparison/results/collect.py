@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison.rows import Cell, ImageRow, Row
-from comparison.stages import Training
-from comparison.store import Done, Store, read_json
+from comparison.planning.stages import Training
+from comparison.results.rows import Cell, ImageRow, Row
+from comparison.running.store import Done, Store, read_json
 
 
 def collect(trainings: Sequence[Training], keys: Mapping[str, str], store: Store) -> tuple[list[Row], list[ImageRow]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from comparison.prepare import Prepared
-from comparison.stages import Stage
-from comparison.store import Store
-from comparison.timing import Estimate, Timing, estimate
+from comparison.planning.prepare import Prepared
+from comparison.planning.stages import Stage
+from comparison.running.store import Store
+from comparison.running.timing import Estimate, Timing, estimate
 
 
 class Outlook:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from comparison.formatting import format_percent, format_psnr, format_seconds, format_signed
-from comparison.rows import MEAN
-from comparison.statistics import Summary
+from comparison.results.formatting import format_percent, format_psnr, format_seconds, format_signed
+from comparison.results.rows import MEAN
+from comparison.results.statistics import Summary
 
 
 def headline(summaries: Sequence[Summary], reference: str, baseline: str) -> str:

@@ -20,11 +20,11 @@ from filelock import FileLock
 
 from cli.app import run
 from cli.errors import exit_with_message
-from comparison.plan import ROOT
-from comparison.resume import complete
-from comparison.stages import Stage
-from comparison.store import Done, Store, read_json
-from comparison.task import Task
+from comparison.planning.plan import ROOT
+from comparison.planning.stages import Stage
+from comparison.planning.task import Task
+from comparison.running.resume import complete
+from comparison.running.store import Done, Store, read_json
 
 
 @dataclass(frozen=True)

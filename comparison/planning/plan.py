@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 """Of the framework: configurations that the plan names are looked up in the working folder, then here."""
 
 CONFIGS = ROOT / "configs"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from comparison.intervals import Intervals
-from comparison.rows import MEAN, Cell, ImageRow, Row
+from comparison.results.intervals import Intervals
+from comparison.results.rows import MEAN, Cell, ImageRow, Row
 
 
 class Group(NamedTuple):

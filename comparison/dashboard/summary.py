@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli.loggers import Mode, wandb_mode
-from comparison.rows import Row
-from comparison.statistics import Summary
-from comparison.tables import records
+from comparison.results.rows import Row
+from comparison.results.statistics import Summary
+from comparison.results.tables import records
 from datamodules.distilled.reading import read_provenance
 from datamodules.fingerprint import digest_file, write_atomic
 

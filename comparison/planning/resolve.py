@@ -12,8 +12,8 @@ from typing import Any
 
 from cli.app import options_parser
 from cli.errors import message_for_users
-from comparison.plan import ROOT
-from comparison.store import read_json
+from comparison.planning.plan import ROOT
+from comparison.running.store import read_json
 from datamodules.fingerprint import digest_file, write_atomic
 
 CODE = ("cli", "callbacks", "datamodules", "lightning_modules")

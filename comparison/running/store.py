@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison.stages import LAST, Stage
+from comparison.planning.stages import LAST, Stage
 from datamodules.fingerprint import write_atomic
 
 SHORT = 12
@@ -21,7 +21,7 @@ class Done:
 
     Attributes:
         stage: its name.
-        key: what was done on what, see `comparison.keys`.
+        key: what was done on what, see `comparison.planning.keys`.
         kind: see `Stage`.
         command: the words of the command line, after `python main.py`.
         run: its run folder, relative to the store's root.

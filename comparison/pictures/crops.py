@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from callbacks.drawing import draw_rows, highest_window
-from comparison.formatting import format_percent, format_psnr
-from comparison.pictures import CropRow, Panel
-from comparison.rows import Cell, ImageRow, Row
+from comparison.pictures.picture import CropRow, Panel
+from comparison.results.formatting import format_percent, format_psnr
+from comparison.results.rows import Cell, ImageRow, Row
 from datamodules.benchmarks import Benchmarks
 from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.evaluation import EvaluationSet

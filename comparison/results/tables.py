@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from comparison.formatting import (
+from comparison.results.formatting import (
     MINUS,
     MISSING,
     format_gain,
@@ -22,8 +22,8 @@ from comparison.formatting import (
     format_signed,
     format_ssim,
 )
-from comparison.rows import MEAN, Cell, ImageRow, Row
-from comparison.statistics import Group, Summary
+from comparison.results.rows import MEAN, Cell, ImageRow, Row
+from comparison.results.statistics import Group, Summary
 from datamodules.fingerprint import write_atomic
 
 SCHEMA = 1

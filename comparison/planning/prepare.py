@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison.check import plan_problems, sound_regimes, usable
-from comparison.check_stages import data_problems, unfair
-from comparison.keys import Keys
-from comparison.plan import Plan, Regime
-from comparison.resolve import Resolver, digest_json
-from comparison.stages import Stage, Training, expand
-from comparison.task import Task
+from comparison.planning.check import plan_problems, sound_regimes, usable
+from comparison.planning.check_stages import data_problems, unfair
+from comparison.planning.keys import Keys
+from comparison.planning.plan import Plan, Regime
+from comparison.planning.resolve import Resolver, digest_json
+from comparison.planning.stages import Stage, Training, expand
+from comparison.planning.task import Task
 
 SELECTION = ("root", "patch_size", "candidate_stride", "criterion", "features", "pseudo_labels", "selector")
 """Options that the time of writing a distilled set depends on."""
