@@ -17,7 +17,7 @@ from cli.app import quieten
 from cli.explain import closest
 from cli.parser import FriendlyParser
 from comparison.outputs import REPORT, Outputs
-from comparison.planning.plan import Plan
+from comparison.planning.plan import ROOT, Plan
 from comparison.planning.prepare import Prepared, prepare
 from comparison.results.collect import collect
 from comparison.results.headline import headline
@@ -161,7 +161,7 @@ class Comparison:
     def write_slurm(self, path: Path, args: Sequence[str]) -> None:
         """Writes the script that submits what is missing."""
         missing = [task.stage for task in self.prepared.tasks if self.store.done(task.key) is None]
-        words = [sys.executable, "main.py", "compare", *_without(args, "--slurm")]
+        words = [sys.executable, str(ROOT / "main.py"), "compare", *_without(args, "--slurm")]
         write_script(path, missing, words, self.options.jobs)
         self.console.print(f"{len(missing)} stages to submit: bash {path} SBATCH_OPTIONS")
 

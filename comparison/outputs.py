@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from cli.loggers import wandb_mode
 from comparison.dashboard.summary import log_summary
 from comparison.pictures.crops import crop_rows, crop_sheet
 from comparison.pictures.picture import CropRow, Sample
@@ -20,7 +21,7 @@ from comparison.pictures.samples import sample_sheet, sample_sheets
 from comparison.pictures.spectra import Spectrum, distilled_spectrum
 from comparison.planning.plan import Plan
 from comparison.planning.prepare import Prepared
-from comparison.planning.resolve import digest_json
+from comparison.planning.resolve import code_digest, digest_json
 from comparison.plots import draw_all, save_png, to_svg
 from comparison.report.content import ReportContent
 from comparison.report.page import write_report
@@ -98,7 +99,8 @@ class Outputs:
         paths = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
         files = sorted(str(path) for path in paths if path.parts[0] != "wandb" and not path.name.startswith("."))
         records = [done and asdict(done) for done in map(self.store.done, self.prepared.keys.values())]
-        return digest_json([files, self.plan_yaml, records, [failure.stage for failure in failures]])
+        made_by = [code_digest(("comparison",)), wandb_mode(self.wandb), self.project]
+        return digest_json([files, self.plan_yaml, records, [failure.stage for failure in failures], made_by])
 
     def _plots(self, rows: Sequence[Row], summaries: Sequence[Summary]) -> tuple[dict[str, Path], dict[str, str]]:
         """PNG files and inline SVG, by name."""
@@ -208,6 +210,10 @@ def _notes(rows: Sequence[Row], prepared: Prepared, plan: Plan) -> list[str]:
     missing = len(prepared.trainings) - len({row.cell for row in rows})
     if missing:
         notes.append(f"{missing} of {len(prepared.trainings)} trainings of the plan are missing.")
+    if len({row.updates for row in rows}) == 1:
+        notes.append(
+            "All trainings do the same number of updates: times differ by what else the machine did, not by regime."
+        )
     if len(plan.seeds) == 1:
         notes.append("One seed: differences of less than about 0.1 dB may be chance.")
     return notes

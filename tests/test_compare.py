@@ -385,7 +385,7 @@ def test_option_that_cannot_be_meant_is_refused(original, options, message):
     assert sorted(os.listdir(original.folder)) == before  # noqa: PTH208
 
 
-LONG = {"trainer.max_steps": 600, "trainer.val_check_interval": 200, "checkpoint.every_n_steps": 20}
+LONG = {"trainer.max_steps": 400, "trainer.val_check_interval": 100, "checkpoint.every_n_steps": 20}
 FIT = "full-train-net-plain-s0"
 
 
@@ -438,7 +438,7 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
     assert server.memory_info().rss > 200 << 20  # has imported what stages need, wherever the command was started
     process.kill()
     assert still_running(tree, 10) == []
-    assert 0 < steps_of(first) < 600
+    assert 0 < steps_of(first) < 400
 
     process = start(plan, root)
     second = wait_for_checkpoint(root, 1, process)
@@ -451,7 +451,7 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
     assert f"{FIT}: resumed" in told
     assert told.splitlines()[-1] == "stopped; the same command goes on from here"
     assert still_running(tree, 10) == []
-    assert steps_of(first) < steps_of(second) < 600
+    assert steps_of(first) < steps_of(second) < 400
     assert not (root / "done").exists()
     assert [path.name for path in (root / "study").iterdir()] == [".lock"]
 
@@ -468,7 +468,7 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
         [(line["step"], line["val/psnr_y"]) for line in read_csv(run / "metrics.csv") if line["val/psnr_y"]]
         for run in (resumed, whole)
     ]
-    assert len(curves[0]) == 3
+    assert len(curves[0]) == 4
     assert curves[0] == curves[1]
     results = [read_csv(folder / "study" / "per_image.csv") for folder in (root, tmp_path / "uninterrupted")]
     assert results[0] == results[1]

@@ -62,6 +62,26 @@ def _test_problems(options: Mapping[str, Any]) -> Iterator[str]:
                 yield f"data.benchmarks: {error}"
 
 
+def uneven(trainings: Sequence[Training], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line for each recipe whose trainings may differ in length, and where recipes do not measure the same."""
+    problems: dict[str, None] = {}
+    for training in trainings:
+        trainer = configs[training.train]["trainer"]
+        if trainer["max_steps"] < 1 or trainer["max_epochs"] not in (None, -1) or trainer["max_time"] is not None:
+            problems[
+                f"recipes.{training.cell.recipe}: its length is not a number of updates, the same for all sizes of "
+                "data; set trainer.max_steps, and neither trainer.max_epochs nor trainer.max_time"
+            ] = None
+    for option in ("scale", "root", "benchmarks"):
+        values = {json.dumps(configs[training.train]["data"]["init_args"].get(option)) for training in trainings}
+        if len(values) > 1:
+            problems[
+                f"data.init_args.{option}: trainings differ ({', '.join(sorted(values))}) and do not "
+                "compare; set it once, in the plan's set or configs"
+            ] = None
+    return list(problems)
+
+
 def unfair(trainings: Sequence[Training], configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One line for each setting in which trainings differ that should be alike but for their data."""
     first: dict[tuple[str, str], Training] = {}

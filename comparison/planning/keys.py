@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison.planning.resolve import Resolver, digest_json
+from comparison.planning.plan import ROOT
+from comparison.planning.resolve import CODE, Resolver, digest_json
 from comparison.planning.stages import Stage
 from datamodules.benchmarks import Benchmarks
 from datamodules.fingerprint import digest_file, digest_files
 from datamodules.paths import find_folder
+
+CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*")
+"""How a configuration names a class: by its import path."""
 
 
 class Keys:
@@ -74,7 +81,7 @@ class Keys:
         return [sets.sets, contents, sets.lr_files]
 
     def _content(self, name: str) -> str | None:
-        """Digest of the file or folder of that name, if there is one."""
+        """Digest of the file or folder or of the source of the user's class of that name, if there is one."""
         if name not in self._contents:
             self._contents[name] = self._digest(name)
         return self._contents[name]
@@ -88,11 +95,28 @@ class Keys:
         except (OSError, RuntimeError):  # a text too long for a name, or ~NOBODY
             return None
         if folder is None:
-            return None
+            source = _source(name)
+            return None if source is None else digest_file(source)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         digests = digest_files(files, self._memo / f"{digest_json(str(folder))[:16]}.json")
         names = [file.relative_to(folder).as_posix() for file in files]
         return digest_json(dict(zip(names, digests, strict=True)))
+
+
+def _source(name: str) -> Path | None:
+    """The file of a class outside the framework and the installed packages, whose versions the reports tell."""
+    module = name.rpartition(".")[0]
+    if not CLASS.fullmatch(name):
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    file = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+    if file is None or file.suffix != ".py" or "site-packages" in file.parts:
+        return None
+    ours = any((ROOT / package) in file.parents for package in CODE)
+    return None if ours or Path(sysconfig.get_path("stdlib")).resolve() in file.parents else file
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -123,7 +123,9 @@ class Plan:
     title: str = ""
     budgets: list[float] = field(default_factory=list)
     networks: list[str] = field(default_factory=lambda: ["edsr_tiny"])
-    recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()})
+    recipes: dict[str, Recipe] = field(
+        default_factory=lambda: {"default": Recipe(set={"data.init_args.augmentation": "strong"})}
+    )
     seeds: list[int] = field(default_factory=lambda: [0])
     relabelling: list[bool] = field(default_factory=lambda: [False])
     teacher: Teacher = field(default_factory=Teacher)

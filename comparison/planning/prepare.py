@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison.planning.check import plan_problems, sound_regimes, usable
-from comparison.planning.check_stages import data_problems, unfair
+from comparison.planning.check_stages import data_problems, uneven, unfair
 from comparison.planning.keys import Keys
 from comparison.planning.plan import Plan, Regime
 from comparison.planning.resolve import Resolver, digest_json
@@ -69,7 +69,12 @@ def prepare(plan: Plan, memo: Path) -> Prepared:
     resolver.save()
     problems += [*of_stages, *(f"{name}: {problem}" for problem, name in keys.problems.items())]
     resolved = [training for training in trainings if training.train in keys.configs]
-    if problems := [*problems, *data_problems(keys.configs), *unfair(resolved, keys.configs)]:
+    if problems := [
+        *problems,
+        *data_problems(keys.configs),
+        *uneven(resolved, keys.configs),
+        *unfair(resolved, keys.configs),
+    ]:
         raise PlanError(problems)
     tasks = [_task(stage, keys.by_stage[stage.name], keys.configs[stage.name]) for stage in stages]
     return Prepared(regimes, trainings, tasks, keys.configs)

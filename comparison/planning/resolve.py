@@ -49,7 +49,7 @@ class Resolver:
             ValueError: when it does not parse, or a class refuses its options.
         """
         words = _without_checkpoint(words)
-        digest = digest_json([words, [self._file(path) for path in _files(words)], _code()])
+        digest = digest_json([words, [self._file(path) for path in _files(words)], code_digest()])
         if digest not in self._used:
             self._used[digest] = self._known.get(digest) or _parse(words)
         return self._used[digest]
@@ -82,10 +82,11 @@ def _parser() -> Any:
 
 
 @cache
-def _code() -> str:
-    """Tells, without reading it, whether the code has changed whose defaults fill configurations."""
-    files = sorted(path for package in CODE for path in (ROOT / package).rglob("*.py"))
-    stamps = [[path.relative_to(ROOT).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+def code_digest(packages: tuple[str, ...] = CODE) -> str:
+    """Tells, without reading it, whether code has changed: the framework's, and a user's in the working folder."""
+    files = sorted(path for package in packages for path in (ROOT / package).rglob("*.*"))
+    files += sorted(Path.cwd().glob("*.py"))
+    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files if path.suffix != ".pyc"]
     return digest_json([stamps, version("lightning"), version("jsonargparse")])
 
 

@@ -206,9 +206,9 @@ class Runner:
 
 
 def _preloaded(wandb: str) -> list[str]:
-    """Modules that every stage would import; W&B's would count as time of distillation."""
+    """Modules that every stage would import; those of W&B, with pandas, would count as time of distillation."""
     used = wandb_mode(wandb) != "disabled"
-    return ["comparison.running.worker", *(["wandb.apis.public"] if used else [])]
+    return ["comparison.running.worker", *(["wandb.apis.public", "pandas"] if used else [])]
 
 
 def _start_server(modules: list[str]) -> None:

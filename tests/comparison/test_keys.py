@@ -242,3 +242,17 @@ def test_texts_that_cannot_be_files(keys: Compute) -> None:
     texts = {"data.init_args.predict_root": "a prompt " * 40, "model.init_args.init_from": "~nobody-of-that-name"}
     only_full: dict[str, Any] = {"regimes": {"full": Regime()}, "budgets": [], "baseline": "", "relabelling": [False]}
     assert keys(**only_full) != keys(**only_full, settings=texts)
+
+
+def test_source_of_a_class_of_the_users(keys: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that a configuration names by its import path is an input; the framework's own are told by the commit."""
+    mine = tmp_path / "own_criterion.py"
+    mine.write_text("from datamodules.selection import GreyEntropy\n\nclass Mine(GreyEntropy): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    regime = Regime(extends="random", set={"select": {"data.init_args.criterion": "own_criterion.Mine"}})
+    regimes = {"regimes": {"full": Regime(), "random": Regime(), "own": regime}}
+    before = keys(**regimes)
+    mine.write_text(mine.read_text() + "    label = 'mine'\n")
+    different = changed(keys(**regimes), before)
+    assert different
+    assert all(name.startswith("own-") for name in different)

@@ -118,8 +118,11 @@ def notes(make, rows, **changed):
     return module._notes(rows, outputs.prepared, outputs.plan)
 
 
-def test_no_notes_where_all_is_alike(make, study):
-    assert notes(make, study[0]) == []
+def test_only_what_equal_lengths_mean_where_all_is_alike(make, study):
+    (told,) = notes(make, study[0])
+    assert told.startswith("All trainings do the same number of updates: times differ by what else")
+    longer = replace(study[0][0], updates=4000)
+    assert notes(make, [longer, *study[0][1:]]) == []
 
 
 def test_reader_is_told_what_weakens_the_figures(make, study):
@@ -133,6 +136,7 @@ def test_reader_is_told_what_weakens_the_figures(make, study):
         "Some trainings ran with changes that were not committed (marked +).",
         "The trainings ran on different devices (H200, x86_64): their times do not compare.",
         f"1 of {trainings} trainings of the plan are missing.",
+        "All trainings do the same number of updates: times differ by what else the machine did, not by regime.",
         "One seed: differences of less than about 0.1 dB may be chance.",
     ]
 

@@ -122,7 +122,7 @@ def test_changed_code_is_parsed_anew(
     copied: Path, tiny_photographs: Path, parsed: Parsed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its defaults may be others."""
-    monkeypatch.setattr(resolve, "_code", lambda: "changed")
+    monkeypatch.setattr(resolve, "code_digest", lambda: "changed")
     prepare(study(tiny_photographs, regimes={"full": Regime()}, budgets=[], baseline="", seeds=[0]), copied)
     assert len(parsed) == 1
 
@@ -151,12 +151,19 @@ def test_every_stage_is_a_task(prepared: tuple[Prepared, Parsed]) -> None:
     assert {task.updates for task in found.tasks if task.stage.command != "fit"} == {None}
 
 
-def test_a_fit_without_a_number_of_updates(tiny_photographs: Path, tmp_path: Path) -> None:
+def test_lengths_in_epochs_are_refused(tiny_photographs: Path, tmp_path: Path) -> None:
+    """An epoch of few patches is fewer updates than one of many: such a recipe would favour full data."""
     settings = {"trainer.max_steps": -1, "trainer.max_epochs": 2, "data.init_args.augmentation": "plain"}
-    regimes: dict[str, Any] = {"regimes": {"full": Regime()}, "budgets": [], "baseline": "", "seeds": [0]}
-    found = prepare(study(tiny_photographs, **regimes, recipes={"r": Recipe(set=settings)}), tmp_path)
-    assert [task.updates for task in found.tasks] == [None, None]
-    assert found.configs["full-train-edsr_tiny-r-s0"]["trainer"]["max_epochs"] == 2
+    with pytest.raises(PlanError, match=r"recipes\.r: its length is not a number of updates"):
+        prepare(study(tiny_photographs, recipes={"r": Recipe(set=settings)}), tmp_path)
+
+
+def test_recipes_of_two_scales_are_refused(tiny_photographs: Path, tmp_path: Path) -> None:
+    """Their PSNR would stand in one table, above one bicubic."""
+    short = {"trainer.max_steps": 4, "data.init_args.augmentation": "plain"}
+    recipes = {f"x{scale}": Recipe(set={**short, "data.init_args.scale": scale}) for scale in (2, 4)}
+    with pytest.raises(PlanError, match=r"data\.init_args\.scale: trainings differ \(2, 4\)"):
+        prepare(study(tiny_photographs, recipes=recipes), tmp_path)
 
 
 def test_signatures_are_of_what_takes_equally_long(copied: Path, tiny_photographs: Path) -> None:
