@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from main import main
 
@@ -77,3 +80,16 @@ def still_running(processes: Sequence[psutil.Process], seconds: float) -> list[p
         left = [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         time.sleep(0.05)
     return left
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Lines of a file with a header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_weights(*runs: Path) -> None:
+    """Bit for bit; the order of the files' headers is left to chance."""
+    first, second = (load_file(run / "weights.safetensors") for run in runs)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

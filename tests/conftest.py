@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def data_root() -> Path:
 def _private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores of one test never meet those of another, or the user's."""
     monkeypatch.setenv("SRDISTILL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _wandb_forgets() -> None:
+    """W&B keeps the settings that it first met in a process, such as WANDB_MODE, for all later runs."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None:
+        wandb.teardown()
 
 
 @pytest.fixture(scope="session")

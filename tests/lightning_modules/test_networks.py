@@ -27,6 +27,7 @@ SHALLOW = {
     "rcan": {"n_resgroups": 1, "n_resblocks": 2, "n_feats": 16},
     "rcan_small": {"n_resgroups": 1, "n_resblocks": 2},
     "swinir_light": {"depths": [2], "num_heads": [2], "embed_dim": 12},
+    "swinir_nano": {"depths": [2], "num_heads": [2], "embed_dim": 12},
     "srformer_light": {"depths": [2], "num_heads": [2], "embed_dim": 12},
     "rrdb": {"num_blocks": 1, "num_filters": 16},
     "span": {"feature_channels": 16},
@@ -35,10 +36,11 @@ SHALLOW = {
     "dat": {"depth": [2], "num_heads": [2], "embed_dim": 24},
 }
 SPANDREL = [name for name in SHALLOW if not name.startswith("edsr")]
-# Parameters at x4 as published, in thousands (rcan_small and edsr_tiny are ours; SPAN is counted while training).
+# Parameters at x4 as published, in thousands (rcan_small, edsr_tiny and swinir_nano are ours; SPAN is counted while training).
 PUBLISHED = {
     "edsr_baseline": 1_518, "edsr": 43_090, "rcan": 15_592, "swinir_light": 930, "srformer_light": 873, "rrdb": 16_698,
     "compact": 621, "hat": 20_773, "dat": 573, "edsr_tiny": 98, "rcan_small": 338, "span": 2_237,
+    "swinir_nano": 48,
 }  # fmt: skip
 
 
