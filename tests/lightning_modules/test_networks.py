@@ -36,7 +36,8 @@ SHALLOW = {
     "dat": {"depth": [2], "num_heads": [2], "embed_dim": 24},
 }
 SPANDREL = [name for name in SHALLOW if not name.startswith("edsr")]
-# Parameters at x4 as published, in thousands (rcan_small, edsr_tiny and swinir_nano are ours; SPAN is counted while training).
+# Parameters at x4 as published, in thousands; those of rcan_small, edsr_tiny and swinir_nano are ours to state.
+# SPAN is counted while training.
 PUBLISHED = {
     "edsr_baseline": 1_518, "edsr": 43_090, "rcan": 15_592, "swinir_light": 930, "srformer_light": 873, "rrdb": 16_698,
     "compact": 621, "hat": 20_773, "dat": 573, "edsr_tiny": 98, "rcan_small": 338, "span": 2_237,
