@@ -13,18 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from startup import ROOT, run_once
+from startup import ROOT, measure, save, show
 
 BASELINE = "main.py fit --help"
 STEPS = {"trainer.max_steps": 2, "trainer.val_check_interval": 2}
@@ -41,36 +35,6 @@ def run_plan(command: list[str], root: Path) -> int:
     """Runs all stages; returns their number."""
     subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     return len(list((root / "done").iterdir()))
-
-
-def measure(commands: dict[str, list[str]], repeats: int) -> list[dict[str, str | float]]:
-    """One row per command: medians and the ratio to the help."""
-    for arguments in commands.values():
-        run_once(arguments)  # fills the disk cache
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in track(range(repeats), description="repeats"):
-        for name, arguments in commands.items():
-            times[name].append(run_once(arguments))
-    medians = {name: [statistics.median(kind) for kind in zip(*pairs, strict=True)] for name, pairs in times.items()}
-    return [
-        {
-            "command": name,
-            "processor, s": round(processor, 2),
-            "wall, s": round(wall, 2),
-            f"/ {BASELINE}": round(processor / medians[BASELINE][0], 2),
-        }
-        for name, (processor, wall) in medians.items()
-    ]
-
-
-def show(rows: list[dict[str, str | float]], stages: int) -> None:
-    """Prints the table."""
-    table = Table(title=f"A plan of {stages} stages, all of them done; medians")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "command" else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
 
 
 def main() -> None:
@@ -90,14 +54,10 @@ def main() -> None:
             "main.py compare": command,
             "main.py compare --dry_run": [*command, "--dry_run"],
         }
-        rows = measure(commands, options.repeats)
-    show(rows, stages)
+        rows = measure(commands, BASELINE, options.repeats)
+    show(rows, f"A plan of {stages} stages, all of them done; medians")
     if options.out:
-        versions = {name: metadata.version(name) for name in ("torch", "lightning", "jsonargparse")}
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        result = {"environment": {**versions, **machine}, "repeats": options.repeats, "stages": stages, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, repeats=options.repeats, stages=stages)
 
 
 if __name__ == "__main__":

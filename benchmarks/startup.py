@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +36,9 @@ COMMANDS = {
     "main.py --help": ["main.py", "--help"],
 }
 
+Row = dict[str, str | float]
+"""A line of the table, by column."""
+
 
 def run_once(arguments: list[str]) -> tuple[float, float]:
     """Processor and wall seconds of a fresh interpreter."""
@@ -46,13 +50,22 @@ def run_once(arguments: list[str]) -> tuple[float, float]:
     return now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, wall
 
 
-def measure(repeats: int) -> list[dict[str, str | float]]:
-    """One row per command: medians and the ratio to importing LightningCLI."""
-    for arguments in COMMANDS.values():
+def measure(commands: Mapping[str, list[str]], baseline: str, repeats: int) -> list[Row]:
+    """Measures commands in turn.
+
+    Args:
+        commands: arguments of the interpreter, by the name that the table shows.
+        baseline: name of the command that all are divided by.
+        repeats: of all commands.
+
+    Returns:
+        One row per command: medians and the ratio to the baseline.
+    """
+    for arguments in commands.values():
         run_once(arguments)  # fills the disk cache
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in track(range(repeats), description="repeats"):
-        for name, arguments in COMMANDS.items():
+        for name, arguments in commands.items():
             times[name].append(run_once(arguments))
     medians = {name: [statistics.median(kind) for kind in zip(*pairs, strict=True)] for name, pairs in times.items()}
     return [
@@ -60,20 +73,29 @@ def measure(repeats: int) -> list[dict[str, str | float]]:
             "command": name,
             "processor, s": round(processor, 2),
             "wall, s": round(wall, 2),
-            f"/ {BASELINE}": round(processor / medians[BASELINE][0], 2),
+            f"/ {baseline}": round(processor / medians[baseline][0], 2),
         }
         for name, (processor, wall) in medians.items()
     ]
 
 
-def show(rows: list[dict[str, str | float]]) -> None:
+def show(rows: Sequence[Row], title: str) -> None:
     """Prints the table."""
-    table = Table(title="Start-up, medians")
+    table = Table(title=title)
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "command" else "right")
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)
+
+
+def save(path: Path, rows: Sequence[Row], **settings: int) -> None:
+    """Writes rows as JSON, with the environment and the settings that they were measured in."""
+    versions = {name: metadata.version(name) for name in ("torch", "lightning", "jsonargparse")}
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    result = {"environment": {**versions, **machine}, **settings, "rows": rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def main() -> None:
@@ -82,14 +104,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    rows = measure(options.repeats)
-    show(rows)
+    rows = measure(COMMANDS, BASELINE, options.repeats)
+    show(rows, "Start-up, medians")
     if options.out:
-        versions = {name: metadata.version(name) for name in ("torch", "lightning", "jsonargparse")}
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        result = {"environment": {**versions, **machine}, "repeats": options.repeats, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, repeats=options.repeats)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 
 from callbacks.run_folder import run_folder
 from callbacks.score_histogram import score_histogram
-from callbacks.sheets import SheetRow, contact_sheet, in_rows
+from callbacks.sheets import SheetRow, contact_sheet, in_rows, spread
 from datamodules.augmentation.counter_rng import uniform
 from datamodules.fingerprint import write_atomic
 from datamodules.selection.interfaces import Indices
@@ -103,7 +103,7 @@ def pictures(selection: Selection, patches: int) -> dict[str, Image.Image]:
         patches: at most so many are shown of the chosen and of the candidates, at least 1.
     """
     about = [selection.rule, selection.budget.describe(), f"below each patch: {selection.criterion.label}"]
-    chosen = selection.chosen[_spread(len(selection.chosen), patches)]
+    chosen = selection.chosen[spread(len(selection.chosen), patches)]
     some = _random(len(selection.scores), len(chosen))
     heading = f"{len(chosen):,} of the {len(selection.chosen):,} chosen patches, from the first chosen to the last"
     others = f"{len(some):,} of the {len(selection.scores):,} candidates, at random"
@@ -127,7 +127,7 @@ def _histogram(selection: Selection) -> Image.Image:
 def _class_sheet(selection: Selection, about: list[str]) -> Image.Image:
     counts = _class_counts(selection)
     rows = []
-    for label in _spread(len(counts), CLASSES).tolist():
+    for label in spread(len(counts), CLASSES):
         members = selection.chosen[selection.labels == label]
         kept, chosen = counts[label]
         text = [
@@ -135,7 +135,7 @@ def _class_sheet(selection: Selection, about: list[str]) -> Image.Image:
             f"{chosen:,} chosen ({100 * chosen / len(selection.chosen):.0f} %)",
             f"of {kept:,} ({100 * kept / len(selection.kept):.0f} %)",
         ]
-        rows.append(SheetRow(*_shown(selection, members[_spread(len(members), MEMBERS)]), text))
+        rows.append(SheetRow(*_shown(selection, members[spread(len(members), MEMBERS)]), text))
     silhouette = _silhouette(selection)
     apart = "" if silhouette is None else f", silhouette {silhouette:.2f}"
     return contact_sheet(rows, [f"{len(rows)} of {len(counts)} pseudo-classes{apart}", *about])
@@ -157,11 +157,6 @@ def _silhouette(selection: Selection) -> float | None:
 
 def _shown(selection: Selection, numbers: Indices) -> tuple[torch.Tensor, list[str]]:
     return selection.candidates.pairs(numbers).hr, [f"{score:#.3g}".rstrip(".") for score in selection.scores[numbers]]
-
-
-def _spread(count: int, most: int) -> Indices:
-    """Up to `most` of the positions 0 .. count - 1, evenly from the first to the last."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 def _random(count: int, wanted: int) -> Indices:

@@ -120,7 +120,7 @@ class Comparison:
         self.folder = self.store.root / plan.name
         self.slots = Slots.of(options.jobs)
         self.console = Console(highlight=False, soft_wrap=True)
-        self.prepared: Prepared = prepare(plan, self.store.root / "memo")
+        self.prepared: Prepared = prepare(plan, self.store.memo)
         self.outlook = Outlook(self.prepared, self.store, self.slots.jobs)
 
     def show(self) -> None:

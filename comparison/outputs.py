@@ -18,7 +18,6 @@ from comparison.dashboard.summary import log_summary
 from comparison.pictures.crops import crop_rows, crop_sheet
 from comparison.pictures.picture import CropRow, Sample
 from comparison.pictures.samples import sample_sheet, sample_sheets
-from comparison.pictures.spectra import Spectrum, distilled_spectrum
 from comparison.planning.plan import Plan
 from comparison.planning.prepare import Prepared
 from comparison.planning.resolve import code_digest, digest_json
@@ -34,6 +33,7 @@ from comparison.running.store import Store
 from datamodules.benchmarks import Benchmarks
 from datamodules.fingerprint import write_atomic
 from datamodules.software import describe_software
+from datamodules.spectra import Spectrum, distilled_spectrum
 
 REPORT = "report.html"
 WRITTEN_FOR = ".written_for"

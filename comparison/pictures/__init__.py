@@ -1,1 +1,1 @@
-"""What a comparison shows: crops of test images, samples of distilled sets, and their spectra."""
+"""What a comparison shows: crops of test images and samples of distilled sets."""

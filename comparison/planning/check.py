@@ -11,12 +11,10 @@ from cli.explain import closest
 from comparison.planning.plan import NETWORKS, ROOT, Plan, Regime, find_config, network_name
 from comparison.planning.regimes import find_regime
 from comparison.planning.stages import AXES, mentioned
+from comparison.running.store import FOLDERS
 
 NAME = re.compile(r"\w[\w-]*")
 """Of what stages are named after: a folder on every system, and no option on a command line."""
-
-SHARED = ("stages", "sets", "done", "logs", "locks", "memo")
-"""Folders of all comparisons, among which each has its own."""
 
 SEEDS = range(2**32)
 """Those that numpy takes."""
@@ -108,7 +106,7 @@ def _names(plan: Plan) -> Iterator[str]:
     for key, name in [("name", plan.name), *of_maps, *networks]:
         if not NAME.fullmatch(name):
             yield f"{key}: '{name}' is no name of letters, digits, - and _, which folders are named after"
-    if plan.name in SHARED:
+    if plan.name in FOLDERS:
         yield f"name: '{plan.name}' is a folder that all comparisons share; choose another name"
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comparison.pictures.spectra import Spectrum
 from comparison.plots.architectures import cross_architecture
 from comparison.plots.cost import cost_bars
 from comparison.plots.learning import learning_curves
@@ -15,6 +14,7 @@ from comparison.plots.spectral import spectra_plot
 from comparison.plots.style import Palette
 from comparison.results.rows import Row
 from comparison.results.statistics import Summary
+from datamodules.spectra import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

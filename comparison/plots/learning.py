@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from comparison.plots.decibels import Trace, scale_psnr
 from comparison.plots.panels import (
+    Panel,
     common_budget,
     is_reference,
     label_left,
@@ -73,15 +74,7 @@ def learning_curves(rows: Sequence[Row], root: Path, palette: Palette) -> Figure
     compared = [line for line in curves if not is_reference(line, palette.reference)]
     panels = list(dict.fromkeys(panel_of(line) for line in compared or curves))
     figure, axes = small_multiples(panels)
-    traces = {}
-    for panel in panels:
-        full = Cell(palette.reference, False, panel.recipe, panel.network, None, 0)
-        lines = {line: curve for line, curve in curves.items() if line == full or panel_of(line) == panel}
-        for line in sorted(lines, key=lambda line: palette.names.index(line.regime)):
-            _draw(axes[panel], lines[line], palette[line.regime])
-        axes[panel].set_xlim(left=0)
-        axes[panel].locator_params(axis="x", nbins=5)
-        traces[panel] = [_settled(line.regime, curve) for line, curve in lines.items()]
+    traces = {panel: _draw_panel(axes[panel], panel, curves, palette) for panel in panels}
     scale_psnr(axes, traces, palette)
     label_left(axes, "validation PSNR-Y [dB]")
     legend(figure, regime_handles(palette, (line.regime for line in curves), marker=False))
@@ -119,6 +112,17 @@ def _average(logs: Sequence[Log]) -> Curve:
     values = np.array([[log[step] for step in steps] for log in logs])
     std = values.std(0, ddof=1) if len(logs) > 1 else np.zeros(len(steps))
     return Curve(np.array(steps, dtype=float), values.mean(0), std)
+
+
+def _draw_panel(axes: Axes, panel: Panel, curves: Mapping[Cell, Curve], palette: Palette) -> list[Trace]:
+    """Draws the curves of a panel and that of full data; returns what of them has to be on the axis."""
+    full = Cell(palette.reference, False, panel.recipe, panel.network, None, 0)
+    lines = {line: curve for line, curve in curves.items() if line == full or panel_of(line) == panel}
+    for line in sorted(lines, key=lambda line: palette.names.index(line.regime)):
+        _draw(axes, lines[line], palette[line.regime])
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=5)
+    return [_settled(line.regime, curve) for line, curve in lines.items()]
 
 
 def _draw(axes: Axes, curve: Curve, look: Look) -> None:

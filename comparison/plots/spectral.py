@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from comparison.pictures.spectra import Spectrum
 from comparison.plots.panels import legend, regime_handles
 from comparison.plots.scales import log_frequency, log_powers
 from comparison.plots.style import WIDTH, Palette, styled
+from datamodules.spectra import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

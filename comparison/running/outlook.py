@@ -49,4 +49,4 @@ class Outlook:
         return None if left.unknown else left.seconds
 
     def _timing(self) -> Timing:
-        return Timing([vars(record) for record in self._store.history()], self._store.root / "memo" / "updates.json")
+        return Timing([vars(record) for record in self._store.history()], self._store.memo / "updates.json")

@@ -11,6 +11,9 @@ from typing import Any
 from comparison.planning.stages import LAST, Stage
 from datamodules.fingerprint import write_atomic
 
+FOLDERS = STAGES, SETS, DONE, LOGS, LOCKS, MEMO = "stages", "sets", "done", "logs", "locks", "memo"
+"""Of all plans that share a store, among which each plan has its own."""
+
 SHORT = 12
 """Digits of a key in the names of folders."""
 
@@ -43,7 +46,8 @@ class Done:
 class Store:
     """Finished stages of all plans that share a folder, each known by its key.
 
-    Holds `stages/NAME/COMMAND/KEY` (run folders), `sets/NAME-KEY` (distilled sets), `done/KEY.json`, `logs/NAME.log`.
+    Holds `stages/NAME/COMMAND/KEY` (run folders), `sets/NAME-KEY` (distilled sets), `done/KEY.json`, `logs/NAME.log`,
+    `locks/KEY.lock`, and `memo` (what later calls need not find out again).
 
     Args:
         root: the folder; made when something is written.
@@ -51,36 +55,37 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.runs = root / "stages"
+        self.runs = root / STAGES
+        self.memo = root / MEMO
 
     def done(self, key: str) -> Done | None:
         """The record of a finished stage whose output is still there."""
         try:
-            record = Done(**json.loads((self.root / "done" / f"{key}.json").read_text(encoding="utf-8")))
+            record = Done(**json.loads((self.root / DONE / f"{key}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         return record if (self.root / record.output).is_dir() else None
 
     def finish(self, record: Done) -> None:
         """Records that a stage is done."""
-        write_atomic(self.root / "done" / f"{record.key}.json", json.dumps(asdict(record), indent=2) + "\n")
+        write_atomic(self.root / DONE / f"{record.key}.json", json.dumps(asdict(record), indent=2) + "\n")
 
     def history(self) -> list[Done]:
         """All that was ever done here."""
-        keys = (path.stem for path in sorted((self.root / "done").glob("*.json")))
+        keys = (path.stem for path in sorted((self.root / DONE).glob("*.json")))
         return [record for key in keys if (record := self.done(key)) is not None]
 
     def log(self, stage: str) -> Path:
         """What a stage prints, all attempts one after the other."""
-        return self.root / "logs" / f"{stage}.log"
+        return self.root / LOGS / f"{stage}.log"
 
     def lock(self, key: str) -> Path:
         """Held by the process that runs the stage."""
-        return self.root / "locks" / f"{key}.lock"
+        return self.root / LOCKS / f"{key}.lock"
 
     def set_folder(self, stage: Stage, key: str) -> Path:
         """Where `predict` writes its distilled set."""
-        return self.root / "sets" / f"{stage.name}-{key[:SHORT]}"
+        return self.root / SETS / f"{stage.name}-{key[:SHORT]}"
 
     def attempts(self, stage: Stage, key: str) -> list[Path]:
         """Run folders of a stage's attempts, the last one last."""

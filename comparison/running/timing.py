@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -177,23 +178,21 @@ def estimate(stages: Sequence[Stage], seconds: Mapping[str, float | None], jobs:
         jobs: stages that run at the same time.
     """
     position = {stage.name: number for number, stage in enumerate(stages)}
-    needs = [{position[need] for need in stage.needs if need in position} for stage in stages]
-    followers: dict[int, list[int]] = {number: [] for number in range(len(stages))}
-    for number, needed in enumerate(needs):
-        for need in needed:
-            followers[need].append(number)
-    ready = [number for number, needed in enumerate(needs) if not needed]  # two heaps
+    order = TopologicalSorter(
+        {number: [position[need] for need in stage.needs if need in position] for number, stage in enumerate(stages)}
+    )
+    order.prepare()
+    ready: list[int] = []  # a heap, as the next
     running: list[tuple[float, int]] = []
     now = 0.0
-    while ready or running:
+    while order.is_active():
+        for number in order.get_ready():
+            heapq.heappush(ready, number)
         while ready and len(running) < jobs:
             number = heapq.heappop(ready)
             heapq.heappush(running, (now + (seconds.get(stages[number].name) or 0.0), number))
         now, done = heapq.heappop(running)
-        for number in followers[done]:
-            needs[number].discard(done)
-            if not needs[number]:
-                heapq.heappush(ready, number)
+        order.done(done)
     return Estimate(now, jobs, sum(seconds.get(stage.name) is None for stage in stages))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comparison.results.rows import Cell, ImageRow, Row
+from tests.plot_studies import write_log
 
 BICUBIC = {"Set5": 28.4, "Set14": 26.0}
 IMAGES = {"Set5": 5, "Set14": 14}
@@ -82,3 +84,15 @@ def study() -> tuple[list[Row], list[ImageRow]]:
 def row() -> Callable[..., Row]:
     """Makes single rows."""
     return make_row
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[list[Row], Path]:
+    """Rows of full data and two regimes, three seeds each, and the folder with their logs."""
+    rows = []
+    for regime, level in {"full": 28.0, "random": 27.0, "sharpening": 27.5}.items():
+        for seed in range(3):
+            cell = Cell(regime, False, "plain", "edsr_tiny", None if regime == "full" else 0.68, seed)
+            write_log(tmp_path / f"{regime}{seed}", [20.0, level + 0.1 * seed, level + 0.3 * seed, level + 1])
+            rows += [make_row(cell, name, 28.0, train_folder=f"{regime}{seed}") for name in ("Set5", "Set14")]
+    return rows, tmp_path

@@ -73,6 +73,18 @@ def radial_spectrum(patches: Tensor) -> Spectrum:
     return _rings(density / len(patches))
 
 
+def power_beyond(spectrum: Spectrum, frequency: float) -> float:
+    """Variance that frequencies beyond one contribute, in squared grey levels: the power density times their area.
+
+    Args:
+        spectrum: of patches.
+        frequency: in cycles per pixel, below 0.5; rings whose middle lies beyond count.
+    """
+    beyond = spectrum.frequencies > frequency
+    width = spectrum.frequencies[0]
+    return float((2 * np.pi * spectrum.frequencies * width * spectrum.power)[beyond].sum())
+
+
 def distilled_spectrum(folder: Path, most: int = 256) -> Spectrum:
     """Spectrum of the HR patches of a distilled set.
 

@@ -6,8 +6,8 @@ import scipy.signal
 import torch
 from PIL import Image
 
-from comparison.pictures.spectra import distilled_spectrum, power_density, radial_spectrum
 from datamodules.distilled import DistilledPatch, write_distilled
+from datamodules.spectra import distilled_spectrum, power_beyond, power_density, radial_spectrum
 
 SIDE = 64
 
@@ -95,6 +95,18 @@ def test_agrees_with_the_periodogram_of_scipy():
     density = power_density(torch.from_numpy(np.broadcast_to(row, (1, 24, 40)).copy()), hann(24, 40))[0]
     _, expected = scipy.signal.periodogram(row, window="hann", return_onesided=False)
     np.testing.assert_allclose(density.mean(0), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_power_beyond_a_frequency_is_the_variance_that_it_contributes():
+    noise = np.random.default_rng(6).integers(0, 256, (128, SIDE, SIDE))
+    spectrum = radial_spectrum(grey_patches(noise))
+    ring = np.pi * (0.5**2 - 0.25**2)  # white noise has the same power everywhere in the unit square of frequencies
+    assert power_beyond(spectrum, 0.25) == pytest.approx((256**2 - 1) / 12 * ring, rel=0.03)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    wave = 128 + 100 * np.cos(2 * np.pi * (12 * columns + 16 * rows) / SIDE)  # 20 / 64 cycles per pixel
+    spectrum = radial_spectrum(grey_patches(wave[None]))
+    assert power_beyond(spectrum, 0.25) == pytest.approx(100**2 / 2, rel=0.06)  # no ring has quite its area
+    assert power_beyond(spectrum, 0.4) < 1
 
 
 def test_refuses_what_is_no_set_of_patches():
