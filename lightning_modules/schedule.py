@@ -7,10 +7,12 @@ import sys
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -20,6 +22,86 @@ HORIZONS = ("total_steps", "T_max", "total_iters")
 
 class ScheduleError(ValueError):
     """Settings that an optimiser or scheduler refuses, or that cannot take over from a checkpoint's."""
+
+
+class Schedule:
+    """Optimiser and scheduler of a module, as its `init_args` give them; at a resume they win over the checkpoint's.
+
+    A module that trains calls each method in the hook that it names. Checkpoints keep the settings under `schedule`.
+
+    Args:
+        optimizer: any torch optimiser.
+        lr_scheduler: any torch scheduler; null keeps the learning rate. See `build_scheduler` for open lengths.
+        lr_interval: what the scheduler counts: optimiser steps or epochs. ReduceLROnPlateau counts validations.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "step",
+    ) -> None:
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+        self._interval = lr_interval
+        self._signature: dict[str, str] | None = None
+
+    def configure(self, module: LightningModule) -> OptimizerLRScheduler:
+        """In `configure_optimizers`: the optimiser over the parameters that require a gradient, and its scheduler.
+
+        Raises:
+            ScheduleError: for settings that the optimiser or scheduler refuses.
+        """
+        optimizer, scheduler = self._fresh(module)
+        self._signature = signature(optimizer, scheduler)
+        if scheduler is None:
+            return optimizer
+        config = scheduler_config(scheduler, self._interval)
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """In `on_save_checkpoint`: adds what tells at resume whether optimiser and schedule are still the same."""
+        if self._signature is not None:
+            checkpoint["schedule"] = self._signature
+
+    def load(self, checkpoint: dict[str, Any], module: LightningModule) -> None:
+        """In `on_load_checkpoint`: puts changed settings into the checkpoint; does nothing when not training.
+
+        Raises:
+            ScheduleError: for settings that are refused, or that cannot take over; see `take_over`.
+        """
+        trainer = module._trainer  # noqa: SLF001  # `trainer` raises when there is none, as in load_from_checkpoint
+        if trainer is None or not trainer.training or "schedule" not in checkpoint:
+            return
+        fresh = self._fresh(module)
+        if signature(*fresh) != checkpoint["schedule"]:
+            take_over(checkpoint, *fresh, self._interval)
+
+    def after_validation(self, module: LightningModule, metrics: Mapping[str, float]) -> None:
+        """In `on_validation_epoch_end`: steps a ReduceLROnPlateau, in a fit and not at its sanity check.
+
+        Args:
+            module: whose validation has ended.
+            metrics: what it measured, by the names they are logged as.
+
+        Raises:
+            ScheduleError: when the metric that the scheduler watches is not among them.
+        """
+        if module.trainer.state.fn == TrainerFn.FITTING and not module.trainer.sanity_checking:
+            step_plateau(module.lr_schedulers(), metrics)
+
+    def _fresh(self, module: LightningModule) -> tuple[Optimizer, LRScheduler | None]:
+        optimizer, scheduler = None, None
+        try:
+            optimizer = self._optimizer([p for p in module.parameters() if p.requires_grad])
+            if self._lr_scheduler is not None:
+                scheduler = build_scheduler(self._lr_scheduler, optimizer, module.trainer, self._interval)
+        except ScheduleError:
+            raise
+        except (ValueError, TypeError) as error:
+            refused = "optimizer" if optimizer is None else "lr_scheduler"
+            raise ScheduleError(f"model.init_args.{refused}: {error}") from error
+        return optimizer, scheduler
 
 
 def build_scheduler(

@@ -9,10 +9,8 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from datamodules.bicubic import upscale as bicubic_upscale
@@ -22,14 +20,7 @@ from datamodules.pair import PairBatch
 from lightning_modules.losses.pixel import L1, PixelLoss
 from lightning_modules.metrics import SRMetrics
 from lightning_modules.networks import NetworkSpec, build_network, check_spec, load_weights
-from lightning_modules.schedule import (
-    ScheduleError,
-    build_scheduler,
-    scheduler_config,
-    signature,
-    step_plateau,
-    take_over,
-)
+from lightning_modules.schedule import Schedule
 from lightning_modules.upscaling import upscale
 
 DEFAULT_NETWORK = NetworkSpec("EDSR")
@@ -88,9 +79,7 @@ class SuperResolution(L.LightningModule):
         check_spec(self.spec)
         self.scale = scale
         self.loss = loss or L1()
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.lr_interval = lr_interval
+        self.schedule = Schedule(optimizer, lr_scheduler, lr_interval)
         self.init_from = init_from
         self.compile_network = compile
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -98,7 +87,6 @@ class SuperResolution(L.LightningModule):
         self.validation_metrics = SRMetrics(protocol)
         self.test_metrics = SRMetrics(protocol, lpips=lpips, dists=dists)
         self.network: nn.Module | None = None
-        self._schedule: dict[str, str] | None = None
         self.save_hyperparameters({"network": dataclasses.asdict(self.spec), "scale": scale})
 
     def setup(self, stage: str) -> None:
@@ -170,8 +158,7 @@ class SuperResolution(L.LightningModule):
         prefixes = {name: "val" if len(means) == 1 else f"val/{name}" for name in means}
         logged = {f"{prefixes[name]}/{metric}": v for name, values in means.items() for metric, v in values.items()}
         self._log_means(logged)
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            step_plateau(self.lr_schedulers(), logged)
+        self.schedule.after_validation(self, logged)
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/Set5/psnr_y` and the like."""
@@ -180,17 +167,11 @@ class SuperResolution(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over the trainable parameters, with its scheduler."""
-        optimizer, scheduler = self._fresh_schedule()
-        self._schedule = signature(optimizer, scheduler)
-        if scheduler is None:
-            return optimizer
-        config = scheduler_config(scheduler, self.lr_interval)
-        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+        return self.schedule.configure(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what tells at resume whether optimiser and schedule are still the same."""
-        if self._schedule is not None:
-            checkpoint["schedule"] = self._schedule
+        self.schedule.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another network, and lets the command line win over its learning rate.
@@ -200,15 +181,7 @@ class SuperResolution(L.LightningModule):
             ScheduleError: when the optimiser cannot take over.
         """
         self._refuse_another_network(checkpoint.get("hyper_parameters", {}))
-        if self._attached_trainer is not None and self.trainer.training and "schedule" in checkpoint:
-            fresh = self._fresh_schedule()
-            if signature(*fresh) != checkpoint["schedule"]:
-                take_over(checkpoint, *fresh, self.lr_interval)
-
-    @property
-    def _attached_trainer(self) -> L.Trainer | None:
-        """The Trainer, if one is attached."""
-        return self._trainer if isinstance(self._trainer, L.Trainer) else None
+        self.schedule.load(checkpoint, self)
 
     def _measure(
         self, metrics: SRMetrics, loaders: DataLoader | list[DataLoader], batch: PairBatch, dataloader_idx: int
@@ -234,8 +207,7 @@ class SuperResolution(L.LightningModule):
             self.log(name, value, prog_bar=bar, sync_dist=True)  # equal on all processes, but Lightning cannot know
 
     def _agreed_scale(self) -> int:
-        trainer = self._attached_trainer
-        of_data = getattr(getattr(trainer, "datamodule", None), "scale", None)
+        of_data = getattr(getattr(self._trainer, "datamodule", None), "scale", None)
         if self.scale is None and of_data is None:
             raise ValueError("the scale is not known: use a datamodule with a scale, or set model.init_args.scale")
         if None not in (self.scale, of_data) and self.scale != of_data:
@@ -259,16 +231,3 @@ class SuperResolution(L.LightningModule):
                     f"the checkpoint holds {key} {saved[key]}, but the configuration asks for {value}; "
                     "give the --config files that it was trained with"
                 )
-
-    def _fresh_schedule(self) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
-        optimizer, scheduler = None, None
-        try:
-            optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-            if self.lr_scheduler is not None:
-                scheduler = build_scheduler(self.lr_scheduler, optimizer, self.trainer, self.lr_interval)
-        except ScheduleError:
-            raise
-        except (ValueError, TypeError) as error:
-            refused = "optimizer" if optimizer is None else "lr_scheduler"
-            raise ScheduleError(f"model.init_args.{refused}: {error}") from error
-        return optimizer, scheduler

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 from functools import partial
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.cli import ReduceLROnPlateau as Plateau
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.utils.data import DataLoader
 
 from callbacks import LastCheckpoint
 from callbacks.checkpoints import BestCheckpoint
 from lightning_modules import SuperResolution
 from lightning_modules.networks import NetworkSpec
-from lightning_modules.schedule import ScheduleError, build_scheduler, signature, step_plateau, take_over
+from lightning_modules.schedule import Schedule, ScheduleError, build_scheduler, signature, step_plateau, take_over
 from main import main
 
 MODEL = "--model.init_args."
@@ -231,3 +234,56 @@ def test_step_plateau_leaves_other_schedulers_alone():
     plateau.monitor = "val/psnr_y"
     step_plateau(plateau, {"val/psnr_y": 30.0})
     assert plateau.best == 30.0
+
+
+class Line(L.LightningModule):
+    """Another module than SuperResolution: a trainable and a frozen weight, fitted to zero."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.frozen = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return (self.weight * batch).square().sum()
+
+    def configure_optimizers(self):
+        return self.schedule.configure(self)
+
+    def on_save_checkpoint(self, checkpoint):
+        self.schedule.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint):
+        self.schedule.load(checkpoint, self)
+
+
+def fit_line(make_trainer, schedule: Schedule, steps: int, ckpt_path=None):
+    trainer = make_trainer(max_steps=steps, limit_val_batches=0)
+    trainer.fit(Line(schedule), DataLoader(torch.ones(8, 1)), ckpt_path=ckpt_path)
+    return trainer
+
+
+def test_any_module_trains_what_requires_a_gradient_and_takes_new_settings(quick_trainer, tmp_path):
+    path = tmp_path / "last.ckpt"
+    first = fit_line(quick_trainer, Schedule(ADAM), 2)
+    first.save_checkpoint(path)
+    (group,) = first.optimizers[0].param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(first.lightning_module.weight)]
+    assert rate(fit_line(quick_trainer, Schedule(ADAM, HALVES), 3, path)) == pytest.approx(0.01 / 2**3)
+
+
+def test_settings_do_not_matter_outside_training(quick_trainer, tmp_path):
+    """Neither another optimiser nor one that cannot be made keeps a file from being read."""
+    path = tmp_path / "last.ckpt"
+    fit_line(quick_trainer, Schedule(ADAM), 2).save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    before = copy.deepcopy(checkpoint)
+    Schedule(partial(torch.optim.SGD, lr=-1.0)).load(checkpoint, Line(Schedule(ADAM)))
+    assert checkpoint == before
+
+
+def test_nothing_is_saved_before_there_is_an_optimiser():
+    checkpoint: dict[str, object] = {}
+    Schedule(ADAM).save(checkpoint)
+    assert checkpoint == {}
