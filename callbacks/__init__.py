@@ -11,6 +11,8 @@ from callbacks.prediction_writer import PredictionWriter
 from callbacks.provenance import Provenance
 from callbacks.results import Results
 from callbacks.rng_state import RNGState
+from callbacks.sample_grid import SampleGrid
+from callbacks.sample_report import SampleReport
 from callbacks.selection_sheet import SelectionSheet
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "Provenance",
     "RNGState",
     "Results",
+    "SampleGrid",
+    "SampleReport",
     "SelectionSheet",
     "TrainingDivergedError",
     "WeightsExport",

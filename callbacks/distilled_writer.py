@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,30 @@ INHERITED = ("method", "config", "seed", "budget", "seconds", "preparation", "te
 RECORD = "provenance.json"
 """Beside the batches, once all are there."""
 
+KEPT = "kept"
+"""Key of that record: positions of the patches that the set consists of; not there, or null, for all."""
+
 
 class DistilledWriter(Callback):
     """Writes the patches of `predict` as a distilled set, when the module is a Distiller.
 
     Each process puts its batches into files of the run folder as they come; at the end the first process reads them
-    back one by one, in order. So the pixels never lie in memory together, and any number of processes can predict.
-    Should the set not be written, `write_batches` does it later from these files.
+    back one by one, in order: the method chooses which to keep (`Distiller.keep`), and these are written. So the pixels
+    never lie in memory together, and any number of processes can predict. Should the set not be written,
+    `write_batches` does it later from these files.
 
     Args:
         folder: of the set; null is `distilled` in the run folder.
         overwrite: replace a distilled set that lies there.
+
+    Attributes:
+        written: the set, on the first process once it lies there; None before.
     """
 
     def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
         self.folder = folder
         self.overwrite = overwrite
+        self.written: DistilledSet | None = None
         self._batches: Path | None = None  # while there is something to put aside
         self._start = time.perf_counter()  # choosing patches happens before any hook is called
 
@@ -89,15 +97,16 @@ class DistilledWriter(Callback):
         """Writes the set.
 
         Raises:
-            RuntimeError: when it cannot be written; says where the patches are kept, and how to write them later.
+            RuntimeError: when it cannot be written, or the patches to keep cannot be chosen; says where the patches
+                are, and how to write them later.
         """
         if self._batches is None or not isinstance(pl_module, Distiller):
             return
         trainer.strategy.barrier()
         batches, self._batches = self._batches, None  # complete: no failure removes them from here on
         if trainer.is_global_zero:
-            provenance = self._provenance(trainer, pl_module, batches.parent)
-            self._write(batches, provenance)
+            kept = self._choose(trainer, pl_module, batches)
+            self._write(batches, self._provenance(trainer, pl_module, batches.parent), kept)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Removes what was put aside of an unfinished prediction."""
@@ -114,28 +123,45 @@ class DistilledWriter(Callback):
             "scale": data.scale,
             **_command(run),
             **_source(data),
-            "seconds": time.perf_counter() - self._start,
+            "seconds": time.perf_counter() - self._start + pl_module.seconds_before,
             "peak_rss_mib": peak_rss_mib(),
             "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
             **pl_module.record(),
         }
 
-    def _write(self, batches: Path, provenance: dict[str, Any]) -> None:
-        folder = self._place(batches.parent)
+    def _choose(self, trainer: Trainer, pl_module: Distiller, batches: Path) -> list[int] | None:
+        """Positions of the patches to keep; None is all."""
         try:
-            batches.mkdir(exist_ok=True)  # a method may have given no patch at all
-            (batches / RECORD).write_text(json.dumps(provenance), encoding="utf-8")
-            written = write_batches(batches, folder, self.overwrite)
+            kept = pl_module.keep(lambda: _put_together(batches))
+        except (OSError, ValueError, RuntimeError, ImportError) as error:  # such as memory, or a package, that is short
+            _note(batches, self._provenance(trainer, pl_module, batches.parent) | {"keep_failed": str(error)}, None)
+            raise RuntimeError(
+                f"{error}; all the patches that were made are in {batches}: write every one of them with "
+                f"{self._by_hand(batches)}"
+            ) from error
+        return None if kept is None else [int(position) for position in kept]  # NumPy's do not fit in JSON
+
+    def _write(self, batches: Path, provenance: dict[str, Any], kept: list[int] | None) -> None:
+        try:
+            _note(batches, provenance, kept)
+            self.written = write_batches(batches, self._place(batches.parent), self.overwrite)
         except (OSError, ValueError) as error:
             raise RuntimeError(
                 f"{error}; the patches are kept in {batches}: when that is mended, write them with "
-                f"{_by_hand(batches, folder, self.overwrite)}"
+                f"{self._by_hand(batches)}"
             ) from error
-        _tell(written)
+        _tell(self.written)
+
+    def _by_hand(self, batches: Path) -> str:
+        """The words of a shell for `write_batches`; strings of JSON are strings of Python."""
+        places = (batches, self._place(batches.parent))
+        paths = ", ".join(json.dumps(str(path.absolute()), ensure_ascii=False) for path in places)
+        call = f"write_batches({paths}, overwrite={self.overwrite})"
+        return shlex.join(["python", "-c", f"from callbacks.distilled_writer import write_batches; {call}"])
 
 
 def write_batches(batches: str | Path, folder: str | Path, overwrite: bool = False) -> DistilledSet:
-    """Writes the patches that a prediction has put aside, and removes them there.
+    """Writes the patches that a prediction has put aside, those that it chose to keep, and removes them all there.
 
     Args:
         batches: `batches` in the run folder of a complete prediction.
@@ -149,17 +175,10 @@ def write_batches(batches: str | Path, folder: str | Path, overwrite: bool = Fal
     """
     batches = Path(batches)
     provenance = json.loads((batches / RECORD).read_text(encoding="utf-8"))
-    patches = _put_together(batches)
+    patches = _put_together(batches, provenance.pop(KEPT, None))
     written = write_distilled(Path(folder), patches, provenance["scale"], provenance, overwrite)
     shutil.rmtree(batches)
     return written
-
-
-def _by_hand(batches: Path, folder: Path, overwrite: bool) -> str:
-    """The words of a shell for `write_batches`; strings of JSON are strings of Python."""
-    paths = ", ".join(json.dumps(str(path.absolute()), ensure_ascii=False) for path in (batches, folder))
-    call = f"write_batches({paths}, overwrite={overwrite})"
-    return shlex.join(["python", "-c", f"from callbacks.distilled_writer import write_batches; {call}"])
 
 
 def _command(run: Path) -> dict[str, Any]:
@@ -204,8 +223,22 @@ def _put_aside(patches: Sequence[DistilledPatch], path: Path) -> None:
     np.savez(path, **arrays)
 
 
-def _put_together(folder: Path) -> Iterator[DistilledPatch]:
+def _note(batches: Path, provenance: dict[str, Any], kept: list[int] | None) -> None:
+    """Puts all that `write_batches` has to know beside the batches, which are complete then."""
+    batches.mkdir(exist_ok=True)  # a method may have given no patch at all
+    (batches / RECORD).write_text(json.dumps({**provenance, KEPT: kept}), encoding="utf-8")
+
+
+def _put_together(folder: Path, kept: Collection[int] | None = None) -> Iterator[DistilledPatch]:
+    """The patches put aside, in order: those at some positions, or all."""
+    wanted = None if kept is None else frozenset(kept)
+    made = given = 0
     for path in sorted(folder.glob("*.npz")):
         with np.load(path, allow_pickle=False) as saved:
             for number, metadata in enumerate(json.loads(str(saved["metadata"]))):
-                yield DistilledPatch(saved[f"hr{number}"], saved.get(f"lr{number}"), metadata)
+                if wanted is None or made in wanted:
+                    yield DistilledPatch(saved[f"hr{number}"], saved.get(f"lr{number}"), metadata)
+                    given += 1
+                made += 1
+    if kept is not None and given < len(kept):
+        raise ValueError(f"keep gave {len(kept)} positions but {given} are distinct and among the {made} patches made")

@@ -29,6 +29,8 @@ from callbacks import (
     Provenance,
     Results,
     RNGState,
+    SampleGrid,
+    SampleReport,
     SelectionSheet,
     WeightsExport,
     checkpoint_callbacks,
@@ -43,7 +45,10 @@ PREDICT = (
     "Upscales the images of data.predict_root with trained weights; or, where the model is a method of distillation, "
     "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path."
 )
-GROUPS = ("run", "checkpoint", "ema", "image_grid", "selection_sheet", "distilled", "trainer")
+GROUPS = (
+    *("run", "checkpoint", "ema", "image_grid", "selection_sheet", "sample_grid", "distilled", "sample_report"),
+    "trainer",
+)
 
 
 class SRDistillCLI(LightningCLI):
@@ -169,7 +174,9 @@ class SRDistillCLI(LightningCLI):
             initialised.ema,
             initialised.image_grid,
             initialised.selection_sheet,
+            initialised.sample_grid,
             initialised.distilled,
+            initialised.sample_report,
             NaNGuard(),
             CostTracker(),
             RNGState(),
@@ -194,7 +201,9 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_class_arguments(EMA, "ema")
     parser.add_class_arguments(ImageGrid, "image_grid")
     parser.add_class_arguments(SelectionSheet, "selection_sheet")
+    parser.add_class_arguments(SampleGrid, "sample_grid")
     parser.add_class_arguments(DistilledWriter, "distilled")
+    parser.add_class_arguments(SampleReport, "sample_report")
     parser.add_lightning_class_args(Trainer, "trainer")
     groups: Any = parser.groups
     groups["model"].title = "What is trained or distils (--model.help SuperResolution lists a class's options)"

@@ -16,7 +16,7 @@ RECORDS = {"config.yaml", "provenance.json", "hparams.yaml", "wandb"}
 
 CONFIG_KEYS = {
     *("seed_everything", "ckpt_path", "run", "model", "data", "checkpoint", "ema", "image_grid", "selection_sheet"),
-    *("distilled", "trainer"),
+    *("sample_grid", "distilled", "sample_report", "trainer"),
 }
 """Top level of every configuration; in W&B's config, labels stand beside it."""
 

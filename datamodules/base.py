@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -29,6 +29,9 @@ from datamodules.pair import PairBatch
 from datamodules.patch_store import PatchStore
 from datamodules.paths import resolve_folder
 
+if TYPE_CHECKING:
+    from datamodules.selection.interfaces import Features
+
 SCALES = (2, 3, 4)
 
 
@@ -44,6 +47,11 @@ class SRDataModule(L.LightningDataModule):
         seed: of crops and augmentations; null is the run's `seed_everything`.
         benchmarks: the test sets.
         predict_root: folder or file that `predict` upscales.
+
+    Attributes:
+        with_features: whether training batches carry features beside pseudo-labels, where there are classes; false,
+            because computing and reading them costs time. A LightningModule that needs them sets it in its `setup`,
+            before `training_patches` is called.
 
     Raises:
         ValueError: when the scale is none of 2, 3, 4, the patch size is not a positive multiple of it, or a number of
@@ -80,6 +88,7 @@ class SRDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.benchmarks = benchmarks
         self.predict_root = predict_root
+        self.with_features = False
         self._seed = seed
         self._position = 0
         self._stream: StreamSampler | None = None
@@ -107,6 +116,13 @@ class SRDataModule(L.LightningDataModule):
     def source_fingerprint(self) -> str:
         """SHA-256 that identifies the photographs which the training data come from; called after `setup`."""
         return self.training_patches().store.index.fingerprint
+
+    @property
+    def feature_extractor(self) -> Features:
+        """What gives patches the vectors in which distances mean something; by default the one without weights."""
+        from datamodules.selection.features import Descriptor
+
+        return Descriptor()
 
     @property
     def data_budget(self) -> DataBudget | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from datamodules.augmentation.counter_rng import uniform
@@ -20,6 +22,9 @@ from datamodules.patch_store import PatchStore
 
 ROUND = 1 << 20
 """Most samples that are permuted at a time, so that an epoch of a huge folder takes neither memory nor a pause."""
+
+SHOWN = 3
+"""Most sizes of windows that an error names."""
 
 
 Place = tuple[int, int, int]
@@ -98,13 +103,31 @@ class CropDataset(Dataset[PairBatch]):
         windows: where crops may lie; none smaller than a patch.
         patch_size: HR side in pixels, a multiple of the store's scale.
         seed: of the whole stream.
+        labels: pseudo-label of each window, int64 (W,), which its crops carry; None where there are no classes.
+        features: vector of each window, float32 (W, D), likewise; may be memory-mapped: only rows are read.
+
+    Raises:
+        ValueError: when there are not as many labels or features as windows.
     """
 
-    def __init__(self, store: PatchStore, windows: Sequence[Window], patch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: PatchStore,
+        windows: Sequence[Window],
+        patch_size: int,
+        seed: int,
+        labels: NDArray[np.int64] | None = None,
+        features: NDArray[np.float32] | None = None,
+    ) -> None:
         self.store = store
         self.windows = list(windows)
         self.patch_size = patch_size
         self.seed = seed
+        self.labels = labels
+        self.features = features
+        for name, rows in (("labels", labels), ("features", features)):
+            if rows is not None and len(rows) != len(self.windows):
+                raise ValueError(f"{len(rows)} {name} for {len(self.windows)} windows; expected one for each")
         areas = np.array([window.height * window.width for window in self.windows], dtype=np.float64)
         self._bounds = torch.from_numpy(np.cumsum(areas) / areas.sum())
         self._length = max(1, int(areas.sum()) // patch_size**2)
@@ -120,22 +143,43 @@ class CropDataset(Dataset[PairBatch]):
     def __getitems__(self, indices: Sequence[int]) -> PairBatch:
         """The batch of samples with these running numbers: uint8 (B, 3, patch, patch) and its LR."""
         numbers = torch.as_tensor(indices, dtype=torch.int64)
-        return cut(self.store, self._places(numbers), self.patch_size, numbers)
+        windows, places = self._places(numbers)
+        return self._conditioned(cut(self.store, places, self.patch_size, numbers), windows)
 
-    def _places(self, numbers: torch.Tensor) -> list[Place]:
-        """Image, top and left (HR pixels, multiples of the scale) of each sample."""
+    def whole(self, numbers: Sequence[int]) -> PairBatch:
+        """Windows as they are, uncropped.
+
+        Args:
+            numbers: of the windows, at least one.
+
+        Returns:
+            uint8 (B, 3, side, side) and its LR; `index` is the window's number.
+
+        Raises:
+            ValueError: when the windows are not squares of one size.
+        """
+        windows = [self.windows[number] for number in numbers]
+        places = [(window.image, window.top, window.left) for window in windows]
+        batch = cut(self.store, places, _common_side(windows), torch.as_tensor(numbers, dtype=torch.int64))
+        return self._conditioned(batch, numbers)
+
+    def _conditioned(self, batch: PairBatch, windows: Sequence[int]) -> PairBatch:
+        """The batch with labels and features of the windows that its samples lie in."""
+        return replace(batch, label=_rows(self.labels, windows), features=_rows(self.features, windows))
+
+    def _places(self, numbers: torch.Tensor) -> tuple[list[int], list[Place]]:
+        """Number of the window, and image, top and left (HR pixels, multiples of the scale), of each sample."""
         draws = uniform(self.seed, "crop", numbers, 3)
         position = (self._slots(numbers) + draws[:, 0]) / self._round
         chosen = torch.searchsorted(self._bounds, position.clamp(max=1 - 1e-12), right=True)
+        windows = chosen.clamp(max=len(self.windows) - 1).tolist()
         places = []
-        for window, (_, down, right) in zip(
-            chosen.clamp(max=len(self.windows) - 1).tolist(), draws.tolist(), strict=True
-        ):
+        for window, (_, down, right) in zip(windows, draws.tolist(), strict=True):
             area, scale = self.windows[window], self.store.index.scale
             top = area.top + int(down * ((area.height - self.patch_size) // scale + 1)) * scale
             left = area.left + int(right * ((area.width - self.patch_size) // scale + 1)) * scale
             places.append((area.image, top, left))
-        return places
+        return windows, places
 
     def _slots(self, numbers: torch.Tensor) -> torch.Tensor:
         """Position of each sample in its round's permutation; a round (mostly an epoch) covers all windows evenly."""
@@ -147,6 +191,21 @@ class CropDataset(Dataset[PairBatch]):
             here = numbers // self._round == turn
             slots[here] = self._order[1][numbers[here] % self._round].double()
         return slots
+
+
+def _common_side(windows: Sequence[Window]) -> int:
+    sizes = sorted({(window.height, window.width) for window in windows})
+    if len(sizes) != 1 or sizes[0][0] != sizes[0][1]:
+        found = ", ".join(f"{height} x {width}" for height, width in sizes[:SHOWN]) or "none"
+        raise ValueError(
+            "patches to read whole must be squares of one size; "
+            f"found {found}{', ...' * (len(sizes) > SHOWN)} (height x width); choose square ones with SelectedPatches"
+        )
+    return sizes[0][0]
+
+
+def _rows(values: NDArray[Any] | None, rows: Sequence[int]) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values[list(rows)])
 
 
 def _channels_first(pixels: np.ndarray) -> torch.Tensor:

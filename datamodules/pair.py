@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +22,24 @@ class PairBatch:
         hr: (B, 3, H * scale, W * scale) for an integer scale.
         index: int64, (B,). In training, the running number of the sample since the start of the run, from which every
             random decision about it is derived; in evaluation, the image's position in its set.
+        label: pseudo-labels, int64 (B,); None where there are no classes.
+        features: vectors of the patches that the samples come from, float32 (B, D); None unless asked for.
 
     Raises:
-        ValueError: when the three do not fit together; the message gives the shapes.
+        ValueError: when they do not fit together; the message gives the shapes.
     """
 
     lr: Tensor
     hr: Tensor
     index: Tensor
+    label: Tensor | None = None
+    features: Tensor | None = None
 
     def __post_init__(self) -> None:
+        self._check_pixels()
+        self._check_conditions()
+
+    def _check_pixels(self) -> None:
         lr, hr = tuple(self.lr.shape), tuple(self.hr.shape)
         sound = len(lr) == len(hr) == 4 and lr[:2] == hr[:2] and min(lr[2:]) > 0 and self.index.shape == lr[:1]
         if not sound or hr[2] % lr[2] or hr[3] % lr[3] or hr[2] // lr[2] != hr[3] // lr[3]:
@@ -37,6 +47,15 @@ class PairBatch:
                 f"LR {lr}, HR {hr} and index {tuple(self.index.shape)} are not a batch of pairs: "
                 "expected (B, C, H, W), (B, C, scale*H, scale*W) and (B,)"
             )
+
+    def _check_conditions(self) -> None:
+        for name, values, dims in (("label", self.label, 1), ("features", self.features, 2)):
+            if values is not None and (values.dim() != dims or len(values) != len(self)):
+                expected = (len(self), "D")[:dims]
+                raise ValueError(
+                    f"{name} {tuple(values.shape)} does not fit a batch of {len(self)} pairs: "
+                    f"expected ({', '.join(map(str, expected))})"
+                )
 
     @property
     def scale(self) -> int:
@@ -55,11 +74,16 @@ class PairBatch:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> PairBatch:
         """The batch on another device (Lightning calls this)."""
-        return PairBatch(*(t.to(device, non_blocking=non_blocking) for t in (self.lr, self.hr, self.index)))
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
         """The batch in page-locked memory (DataLoader calls this)."""
-        return PairBatch(self.lr.pin_memory(), self.hr.pin_memory(), self.index.pin_memory())
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> PairBatch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
     def __len__(self) -> int:
         return self.lr.shape[0]

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from datamodules.budget import DataBudget
 from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledPatch
 from datamodules.real import RealImages
 from datamodules.selection.candidates import Candidates
-from datamodules.selection.choose import CPU, Budget, Rule, Selection, choose
+from datamodules.selection.choose import CPU, Budget, Rule, Selection, choose, chosen_features
 from datamodules.selection.clustering import PseudoLabels
 from datamodules.selection.criteria import PSNRBicubic
 from datamodules.selection.features import Descriptor
-from datamodules.selection.interfaces import Criterion, Features, Filter, Selector
+from datamodules.selection.interfaces import Criterion, Features, Filter, Selector, Vectors
 from datamodules.selection.selectors import Random
 
 
@@ -84,8 +86,12 @@ class SelectedPatches(RealImages):
         """What was chosen; computed on first use after `setup`, or read from the cache."""
         images = [image for image, _ in self.training_images]
         candidates = Candidates(self.store, images, self.candidate_size, self.candidate_stride)
-        device = self.trainer.strategy.root_device if self.trainer else CPU
-        return choose(candidates, self._rule, self.cache, device)
+        return choose(candidates, self._rule, self.cache, self._device)
+
+    @property
+    def feature_extractor(self) -> Features:
+        """What gives the candidates their vectors."""
+        return self._rule.features
 
     @property
     def fingerprint(self) -> str:
@@ -111,9 +117,11 @@ class SelectedPatches(RealImages):
             _ = self.selection
 
     def training_patches(self) -> CropDataset:
-        """Crops of the chosen patches."""
-        chosen = self.selection.chosen
-        return CropDataset(self.store, self.selection.candidates.windows(chosen), self.patch_size, self.seed)
+        """Crops of the chosen patches; with pseudo-labels, and features if asked for, where the rule has classes."""
+        selection = self.selection
+        windows = selection.candidates.windows(selection.chosen)
+        features = self._chosen_features if self.with_features and self._rule.labelled else None
+        return CropDataset(self.store, windows, self.patch_size, self.seed, selection.labels, features)
 
     def distilled_patches(self) -> Iterator[DistilledPatch]:
         """The chosen patches whole, with score and pseudo-label."""
@@ -122,3 +130,11 @@ class SelectedPatches(RealImages):
         scores = selection.scores[selection.chosen].tolist()
         for patch, label, score in zip(super().distilled_patches(), labels, scores, strict=True):
             yield DistilledPatch(patch.hr, patch.lr, {"pseudo_label": label, "score": score, **patch.metadata})
+
+    @cached_property
+    def _chosen_features(self) -> Vectors:
+        return chosen_features(self.selection, self._rule.features, self.cache, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else CPU

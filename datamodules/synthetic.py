@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
 
 from datamodules.budget import DataBudget
 from datamodules.crops import CropDataset, whole_images
@@ -85,9 +87,9 @@ class SyntheticPatches(RealImages):
         super().prepare_data()
 
     def training_patches(self) -> CropDataset:
-        """Crops of the patches."""
+        """Crops of the patches, with pseudo-labels where the set has one for each."""
         windows = whole_images(self.patch_store, range(len(self.patch_store)))
-        return CropDataset(self.patch_store, windows, self.patch_size, self.seed)
+        return CropDataset(self.patch_store, windows, self.patch_size, self.seed, self._labels)
 
     def validation_images(self) -> StoredImages:
         """The photographs held out; warns when the set was distilled from them."""
@@ -99,6 +101,11 @@ class SyntheticPatches(RealImages):
         """The patches whole, with the metadata that they have."""
         for patch, line in zip(super().distilled_patches(), self.distilled_set.metadata, strict=True):
             yield DistilledPatch(patch.hr, patch.lr, line)
+
+    @property
+    def _labels(self) -> NDArray[np.int64] | None:
+        labels = [line.get("pseudo_label") for line in self.distilled_set.metadata]
+        return np.array(labels, dtype=np.int64) if all(type(label) is int for label in labels) else None
 
     @property
     def _folder(self) -> Path:

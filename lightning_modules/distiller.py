@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -22,10 +22,15 @@ class Distiller(L.LightningModule):
     Attributes:
         method: name of the method in provenance and tables.
         needs_checkpoint: whether the command line refuses `predict` without trained weights.
+        synthesises: whether the patches are new ones, which diagnostics compare with the real ones.
+        seconds_before: spent in earlier runs on patches that this one did not have to make again; part of the set's
+            cost.
     """
 
     method: ClassVar[str]
     needs_checkpoint: ClassVar[bool] = False
+    synthesises: ClassVar[bool] = False
+    seconds_before: float = 0.0
 
     def batches(self, data: SRDataModule) -> Iterable[Any]:
         """What `predict_step` gets, in the order of the set: by default the training patches, whole.
@@ -50,8 +55,21 @@ class Distiller(L.LightningModule):
             f"{type(self).__name__} has no predict_step; set model to PatchSelection or Relabelling"
         )
 
+    def keep(self, patches: Callable[[], Iterator[DistilledPatch]]) -> Sequence[int] | None:
+        """Which patches the set consists of: for methods that make more than their budget.
+
+        Called once, when all are made, on the first process alone: nothing here may wait for the others.
+
+        Args:
+            patches: streams all that were made, in order, from disk; each call begins anew.
+
+        Returns:
+            Positions among these, distinct; the set has them in ascending order. None keeps all.
+        """
+        return None
+
     def record(self) -> dict[str, Any]:
-        """What the set's provenance says of this method beside its configuration; plain values."""
+        """What the set's provenance says of this method beside its configuration; plain values. Asked after `keep`."""
         return {}
 
 

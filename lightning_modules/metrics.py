@@ -261,7 +261,7 @@ class SRMetrics:
         }
         for name in self._perceptual:
             if name not in self._networks:
-                self._networks[name] = _load_perceptual(name)
+                self._networks[name] = perceptual_network(name)
             scores[name] = self._perceptual_distance(name, sr, hr)
         return scores
 
@@ -273,7 +273,12 @@ class SRMetrics:
             return (network(sr, hr, normalize=True) if name == "lpips" else network(sr, hr)).reshape(-1)
 
 
-def _load_perceptual(name: str) -> nn.Module:
+def perceptual_network(name: str) -> nn.Module:
+    """The network of `lpips` or `dists`, float32 and frozen; it compares images (B, 3, H, W).
+
+    Raises:
+        FileNotFoundError: when its weights are neither there nor to be fetched.
+    """
     from torchvision.models import get_weight  # type: ignore[import-untyped]
 
     _require_weights(name, get_weight(_BACKBONES[name]).url)

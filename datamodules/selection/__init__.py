@@ -14,6 +14,7 @@ from datamodules.selection.criteria import (
 )
 from datamodules.selection.features import Descriptor, OpenCLIP, TimmBackbone
 from datamodules.selection.filters import Band, Threshold
+from datamodules.selection.keep import Keep, pool_of
 from datamodules.selection.selectors import (
     ClusterBalanced,
     Deduplicated,
@@ -40,6 +41,7 @@ __all__ = [
     "HighFrequencyEnergy",
     "Highest",
     "KCentre",
+    "Keep",
     "Lowest",
     "OpenCLIP",
     "PSNRBicubic",
@@ -55,4 +57,5 @@ __all__ = [
     "Threshold",
     "TimmBackbone",
     "choose",
+    "pool_of",
 ]

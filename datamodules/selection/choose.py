@@ -17,7 +17,17 @@ from datamodules.budget import DataBudget
 from datamodules.selection.candidates import Candidates
 from datamodules.selection.clustering import PseudoLabels
 from datamodules.selection.computed import cached_arrays, embed, features_path, score, scores_path, seconds_spent
-from datamodules.selection.interfaces import Criterion, Features, Filter, Floats, Indices, Part, Pool, Selector
+from datamodules.selection.interfaces import (
+    Criterion,
+    Features,
+    Filter,
+    Floats,
+    Indices,
+    Part,
+    Pool,
+    Selector,
+    Vectors,
+)
 from datamodules.selection.selectors.clustered import select_per_class
 
 FORMAT = 1
@@ -185,6 +195,26 @@ def choose(candidates: Candidates, rule: Rule, cache: Path, device: torch.device
     path = cache / "selections" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npz"
     outcome = cached_arrays(path, lambda: _choose(candidates, rule, scores, kept, cache, device))
     return _selection(candidates, rule, scores, kept, outcome)
+
+
+def chosen_features(selection: Selection, features: Features, cache: Path, device: torch.device = CPU) -> Vectors:
+    """Vectors of the chosen, from the cache that `choose` filled; computed again when they were deleted from it.
+
+    Args:
+        selection: what `choose` returned.
+        features: those of its rule.
+        cache: folder given to `choose`.
+        device: to embed on.
+
+    Returns:
+        float32 (chosen, D), in the order chosen.
+
+    Raises:
+        OSError: when the cache cannot be written.
+        ValueError: when the cache is damaged.
+    """
+    vectors = embed(features, selection.candidates, selection.kept, cache, device)
+    return vectors[np.searchsorted(selection.kept, selection.chosen)]
 
 
 def _filtered(scores: Floats, filters: Sequence[Filter]) -> Indices:

@@ -121,12 +121,14 @@ class Pool:
         labels: pseudo-labels 0 .. K - 1, int64 (N,); None unless asked for.
         numbers: of the candidates, int64 (N,), which random decisions are keyed by: one candidate more or less at the
             edge of a filter changes no other's luck. None counts from 0.
+        reference: what the choice should resemble, scored and embedded as the candidates are; None is the pool itself.
     """
 
     scores: Floats
     features: Vectors | None = None
     labels: Indices | None = None
     numbers: Indices | None = None
+    reference: Pool | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -141,6 +143,14 @@ class Pool:
             numbers=indices if self.numbers is None else self.numbers[indices],
         )
 
+    def of_class(self, label: int) -> Pool:
+        """The candidates of a pseudo-class; the reference, where it has labels, is that of the class too."""
+        assert self.labels is not None
+        members = self.subset(np.flatnonzero(self.labels == label))
+        if self.reference is None or self.reference.labels is None:
+            return members
+        return replace(members, reference=self.reference.of_class(label))
+
 
 class Selector(Part, ABC):
     """Chooses a number of candidates.
@@ -148,10 +158,12 @@ class Selector(Part, ABC):
     Attributes:
         needs_features: whether `Pool.features` must be there.
         needs_labels: whether `Pool.labels` must be there.
+        matches_reference: whether the choice is made to resemble `Pool.reference`; others do not look at it.
     """
 
     needs_features: bool = False
     needs_labels: bool = False
+    matches_reference: bool = False
 
     @abstractmethod
     def select(self, pool: Pool, count: int, seed: int) -> Indices:

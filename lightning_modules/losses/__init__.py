@@ -1,5 +1,17 @@
 """Losses: small modules and pure functions, selected from YAML."""
 
+from lightning_modules.losses.high_frequency import HighFrequency
+from lightning_modules.losses.minimax import ClassMemory, Minimax, MinimaxLosses
 from lightning_modules.losses.pixel import L1, MSE, Charbonnier, FFTLoss, PixelLoss
 
-__all__ = ["L1", "MSE", "Charbonnier", "FFTLoss", "PixelLoss"]
+__all__ = [
+    "L1",
+    "MSE",
+    "Charbonnier",
+    "ClassMemory",
+    "FFTLoss",
+    "HighFrequency",
+    "Minimax",
+    "MinimaxLosses",
+    "PixelLoss",
+]

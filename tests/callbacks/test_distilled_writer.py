@@ -1,11 +1,11 @@
-"""DistilledWriter: order, pixels and record of the folder, refusals before any work, nothing left of what failed."""
+"""DistilledWriter: order, pixels and record of the folder, what is kept of more, refusals before any work, failures."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from torch import Tensor
 
 from callbacks import DistilledWriter
 from callbacks.distilled_writer import write_batches
 from cli.errors import message_for_users
 from datamodules import RealImages
 from datamodules.distilled import DistilledPatch, read_distilled, write_distilled
+from datamodules.pair import PairBatch
+from datamodules.selection import Keep, Lowest
+from datamodules.selection.interfaces import Criterion
 from lightning_modules import PatchSelection
 from main import main
 
@@ -197,6 +201,112 @@ def test_patches_outlive_an_interruption_while_the_set_is_written(
         trainer.predict(PatchSelection(), datamodule=data, return_predictions=False)
     write_batches(tmp_path / "batches", tmp_path / "set")
     assert holds(tmp_path / "set", data)
+
+
+class Plenty(PatchSelection):
+    """Makes every patch three times, darkened by 0, 1 or 2 levels, and keeps a third of all."""
+
+    def __init__(self, rule: Keep, count: int = 27) -> None:
+        super().__init__()
+        self.rule = rule
+        self.count = count
+        self.calls: list[int] = []
+
+    def predict_step(self, batch: list[DistilledPatch], batch_idx: int) -> list[DistilledPatch]:
+        return [
+            DistilledPatch(np.maximum(one.hr, by) - np.uint8(by), None, {**one.metadata, "darker": by})
+            for one in batch
+            for by in range(3)
+        ]
+
+    def keep(self, patches: Callable[[], Iterator[DistilledPatch]]) -> np.ndarray:
+        self.calls.append(sum(1 for _ in patches()))
+        return self.rule.choose(patches(), self.count, 0, 2, self.device)
+
+    def record(self) -> dict[str, object]:
+        return {"made": self.calls[0]}
+
+
+def thrice(data: RealImages, expected: Callable[[np.ndarray], float]) -> list[dict[str, object]]:
+    """Metadata of the 27 of 81 patches with the lowest value, in the order made."""
+    data.setup("fit")
+    made = [one for patch in data.distilled_patches() for one in Plenty(Keep()).predict_step([patch], 0)]
+    lowest = np.argsort([expected(one.hr) for one in made], kind="stable")[:27]
+    return [dict(made[number].metadata) for number in sorted(lowest)]
+
+
+def without_files(folder: Path) -> list[dict[str, object]]:
+    return [
+        {key: line[key] for key in line if not key.endswith("file_name")} for line in read_distilled(folder).metadata
+    ]
+
+
+class Brightness(Criterion):
+    """A score that NumPy has too."""
+
+    label, complex_when = "mean level", "high"
+
+    def __call__(self, pairs: PairBatch) -> Tensor:
+        return pairs.hr.double().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_method_may_make_more_than_it_keeps(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path, devices: int
+) -> None:
+    data.prepare_data()
+    processes = {"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}
+    writer = DistilledWriter(str(tmp_path / "set"))
+    module = Plenty(Keep(Brightness(), selector=Lowest()))
+    quick_trainer(callbacks=writer, **processes).predict(module, datamodule=data, return_predictions=False)
+    assert without_files(tmp_path / "set") == thrice(data, np.mean)
+    provenance = read_distilled(tmp_path / "set").provenance
+    assert provenance["made"] == 81  # asked after the choice
+    assert provenance["budget"]["images"] == 27
+    assert "kept" not in provenance
+    assert not (tmp_path / "batches").exists()
+    if devices == 1:
+        assert module.calls == [81]  # once
+        assert writer.written == read_distilled(tmp_path / "set")
+
+
+def test_written_by_hand_it_keeps_the_same(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path
+) -> None:
+    writer = DistilledWriter(str(tmp_path / "set"))
+    trainer = quick_trainer(callbacks=writer)
+    full_disk = patch("callbacks.distilled_writer.write_distilled", side_effect=OSError("no space left"))
+    with full_disk, pytest.raises(RuntimeError, match=r"no space left; the patches are kept in .*batches: when that"):
+        trainer.predict(Plenty(Keep(Brightness(), selector=Lowest())), datamodule=data, return_predictions=False)
+    assert writer.written is None
+    write_batches(tmp_path / "batches", tmp_path / "set")
+    assert without_files(tmp_path / "set") == thrice(data, np.mean)
+
+
+def test_all_patches_outlive_a_choice_that_fails(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path
+) -> None:
+    trainer = quick_trainer(callbacks=DistilledWriter(str(tmp_path / "set")))
+    with pytest.raises(RuntimeError, match=r"81 patches were made .* 82 are to be kept.* every one of them") as error:
+        trainer.predict(Plenty(Keep(), 82), datamodule=data, return_predictions=False)
+    code = shlex.split(str(error.value).partition("every one of them with ")[2])[2]
+    exec(code, {})  # noqa: S102
+    made = read_distilled(tmp_path / "set")
+    assert len(made.metadata) == 81
+    assert made.provenance["keep_failed"].startswith("81 patches were made")
+
+
+@pytest.mark.parametrize("kept", [[0, 81], [3, 3], [-1]])
+def test_positions_that_are_not_there_are_refused(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path, kept: list[int]
+) -> None:
+    module = Plenty(Keep())
+    module.keep = lambda patches: kept
+    module.calls = [0]
+    expected = rf"keep gave {len(kept)} positions but {len(kept) - 1} are distinct and among the 81 patches"
+    with pytest.raises(RuntimeError, match=expected):
+        quick_trainer(callbacks=DistilledWriter()).predict(module, datamodule=data, return_predictions=False)
+    assert not (tmp_path / "distilled").exists()
 
 
 def test_other_modules_are_left_alone(runs, tiny_photographs: Path) -> None:

@@ -88,6 +88,10 @@ def test_a_method_may_draw_from_something_else(sub_images: RealImages) -> None:
     assert [one.metadata["seed"] for one in made] == [0, 1, 2, 3, 4]
 
 
+def test_a_method_keeps_all_that_it_makes_unless_it_says_otherwise() -> None:
+    assert PatchSelection().keep(lambda: pytest.fail("read the patches again")) is None
+
+
 @pytest.fixture(scope="module")
 def teacher(tiny_in, tmp_path_factory) -> Path:
     """The run folder of a fit, x4."""

@@ -26,20 +26,55 @@ def hub_file(repo: str, names: Sequence[str], instead: str) -> Path:
     Raises:
         FileNotFoundError: when it is neither cached nor to be had.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     for name in names:
         with suppress(LocalEntryNotFoundError):
             return Path(hf_hub_download(repo, name, local_files_only=True))
-    try:
-        siblings = HfApi().model_info(repo, timeout=TIMEOUT_SECONDS).siblings or []
-        there = {sibling.rfilename for sibling in siblings}
+    with _asking(f"{names[0]} of {repo}", instead):
+        there = _files(repo)
         name = next((name for name in names if name in there), names[0])
         return Path(hf_hub_download(repo, name))
+
+
+def hub_folder(repo: str, patterns: Sequence[str], instead: str) -> Path:
+    """Some files of a repository on the hub, as `hub_file` gets one; those that are cached are taken to be all.
+
+    Args:
+        repo: owner/name.
+        patterns: of the files' names, such as "vae/*".
+        instead: what to set when they cannot be had, for the error.
+
+    Raises:
+        FileNotFoundError: when they are neither cached nor to be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with suppress(LocalEntryNotFoundError):
+        cached = Path(snapshot_download(repo, allow_patterns=list(patterns), local_files_only=True))
+        if all(any(cached.glob(pattern)) for pattern in patterns):
+            return cached
+    with _asking(repo, instead):
+        _files(repo)
+        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+
+
+def _files(repo: str) -> set[str]:
+    """What the hub says the repository holds; answers or fails within the timeout."""
+    from huggingface_hub import HfApi
+
+    return {file.rfilename for file in HfApi().model_info(repo, timeout=TIMEOUT_SECONDS).siblings or []}
+
+
+@contextmanager
+def _asking(what: str, instead: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # of requests or of httpx, by the version of huggingface_hub
         raise FileNotFoundError(
-            f"cannot get {names[0]} of {repo} from the Hugging Face hub ({_one_line(error)}); {instead}"
+            f"cannot get {what} from the Hugging Face hub ({_one_line(error)}); {instead}"
         ) from error
 
 

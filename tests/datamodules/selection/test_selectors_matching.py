@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
-from scipy.stats import energy_distance, rankdata, wasserstein_distance
+from scipy.stats import energy_distance, percentileofscore, wasserstein_distance
 from sklearn.decomposition import PCA
 
 from datamodules.selection.interfaces import Pool
@@ -27,18 +28,21 @@ def skewed_pool(count, dimensions=4, seed=0):
     return Pool(scores[order], features[order].astype(np.float32))
 
 
-def plain_points(pool, components):
+def plain_points(pool, components, reference=None):
     """Coordinates as documented, by scikit-learn's PCA and SciPy's ranks."""
-    wide = pool.features.astype(np.float64)
-    reduced = PCA(components, svd_solver="full").fit_transform((wide - wide.mean(axis=0)) / wide.std(axis=0))
-    ranks = (rankdata(pool.scores) - 0.5) / len(pool) - 0.5
-    return np.column_stack([reduced / np.sqrt(reduced.var(axis=0).sum()), WEIGHT * np.sqrt(12) * ranks])
+    reference = pool if reference is None else reference
+    wide, others = pool.features.astype(np.float64), reference.features.astype(np.float64)
+    mean, deviation = others.mean(axis=0), others.std(axis=0)
+    pca = PCA(components, svd_solver="full").fit((others - mean) / deviation)
+    scale = np.sqrt(pca.explained_variance_.sum() * (len(others) - 1) / len(others))
+    ranks = [percentileofscore(reference.scores, score, kind="mean") / 100 - 0.5 for score in pool.scores]
+    return np.column_stack([pca.transform((wide - mean) / deviation) / scale, WEIGHT * np.sqrt(12) * np.array(ranks)])
 
 
-def plain_energy_distance(points, chosen):
+def plain_energy_distance(points, chosen, targets=None):
     """2 E|s - p| - E|s - s'| - E|p - p'|, from all pairs."""
-    subset = points[chosen]
-    return 2 * cdist(subset, points).mean() - cdist(subset, subset).mean() - cdist(points, points).mean()
+    subset, targets = points[chosen], points if targets is None else targets
+    return 2 * cdist(subset, targets).mean() - cdist(subset, subset).mean() - cdist(targets, targets).mean()
 
 
 @pytest.mark.parametrize("components", [2, 4])
@@ -91,6 +95,35 @@ def sliced(distance, chosen, others, slices=60):
     directions = np.random.default_rng(99).standard_normal((slices, chosen.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return float(np.mean([distance(chosen @ direction, others @ direction) for direction in directions]))
+
+
+def shifted(pool):
+    """A reference that covers the upper part of a pool's features and scores."""
+    upper = pool.subset(np.flatnonzero(pool.features[:, 0] > np.median(pool.features[:, 0])))
+    return Pool(upper.scores + 0.5, upper.features * np.float32(1.2))
+
+
+def test_a_reference_is_approached_until_no_exchange_brings_it_nearer():
+    pool = skewed_pool(60)
+    pool = replace(pool, reference=shifted(skewed_pool(80, seed=1)))
+    points, targets = plain_points(pool, 4, pool.reference), plain_points(pool.reference, 4)
+
+    def reached(chosen):
+        return plain_energy_distance(points, chosen, targets)
+
+    chosen = DistributionMatching(WEIGHT, sweeps=50).select(pool, 8, 0).tolist()
+    for place in range(8):
+        for one in set(range(60)) - set(chosen):
+            assert reached([*chosen[:place], one, *chosen[place + 1 :]]) > reached(chosen) - 1e-9
+    own = DistributionMatching(WEIGHT, sweeps=50).select(replace(pool, reference=None), 8, 0)
+    assert reached(chosen) < reached(own) / 2
+
+
+def test_a_pool_that_is_its_own_reference_changes_nothing():
+    pool = skewed_pool(200)
+    twice = replace(pool, reference=Pool(pool.scores, pool.features))
+    plain, same = (DistributionMatching(WEIGHT).select(one, 20, 3) for one in (pool, twice))
+    np.testing.assert_array_equal(plain, same)
 
 
 def test_references_stand_for_a_large_pool(monkeypatch):
