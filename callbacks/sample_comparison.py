@@ -160,7 +160,7 @@ def _read_samples(written: DistilledSet) -> Samples:
 
 def _draw_real(data: Any, side: int, features: Features, device: torch.device) -> RealPatches:
     """Windows of that side whole, or else crops of the photographs; at random, the same ones in every run."""
-    pass
+    data.with_features = True  # in the cache already, where the rule has classes
     patches: CropDataset = data.training_patches()
     if {(window.height, window.width) for window in patches.windows} == {(side, side)}:
         images = torch.tensor([window.image for window in patches.windows])

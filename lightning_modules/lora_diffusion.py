@@ -32,7 +32,7 @@ from lightning_modules.diffusion.held_out import held_out_metrics
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.objective import LossTerms, Objective
 from lightning_modules.diffusion.patch_sampler import PatchSampler, conditions, identity, starts
-from lightning_modules.diffusion.pretrained import fingerprint, load_pretrained
+from lightning_modules.diffusion.pretrained import fingerprint, load_pretrained, newest
 from lightning_modules.diffusion.requests import Request, quotas, requests
 from lightning_modules.diffusion.sample_cache import SampleCache, digest_tensors
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
@@ -53,7 +53,8 @@ class LoRADiffusion(Distiller):
     distilled set, of which selection may keep the better part. Checkpoints and `adapter/` hold the adapter alone.
 
     Args:
-        pretrained: id on the Hugging Face hub, folder of a diffusers pipeline, or folder of a run of DiffusionPrior.
+        pretrained: id on the Hugging Face hub, folder of a diffusers pipeline, or folder of a run of DiffusionPrior, or
+            of its experiment.
         autoencoder: another one than the pretrained model's: id on the hub, or folder.
         adaptation: what is trained; null is LoRA of rank 16.
         condition: `label` is the pseudo-class; `features` the vectors that the pseudo-classes were made of.
@@ -67,7 +68,8 @@ class LoRADiffusion(Distiller):
         optimizer: any torch optimiser.
         lr_scheduler: any torch scheduler; see `SuperResolution`.
         lr_interval: what it counts: optimiser steps or epochs.
-        init_from: adapter to start from, or to sample with: the folder `adapter` of a run.
+        init_from: adapter to start from, or to sample with: its folder, that of the run that made it, or of the run's
+            experiment.
 
     Raises:
         ValueError: when a setting is out of range or contradicts another.
@@ -150,7 +152,8 @@ class LoRADiffusion(Distiller):
         self._patches, self.diffusion = patches, diffusion.train()
         self.objective = Objective(self.losses, classes, diffusion.latent_shape, self._data.scale)
         if self.init_from is not None:
-            load_adapter(Path(self.init_from).expanduser(), diffusion.denoiser, self.identity())
+            folder = newest(Path(self.init_from).expanduser(), ADAPTER)
+            load_adapter(folder, diffusion.denoiser, self.identity())
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Loss of one batch; the terms are logged unweighted."""

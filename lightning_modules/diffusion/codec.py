@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 
@@ -132,7 +133,7 @@ class AutoencoderSpec:
                     num_encoder_blocks=blocks,
                     num_decoder_blocks=blocks,
                     latent_channels=self.latent_channels,
-                )
+                ).to(memory_format=torch.channels_last)
             )
         return Autoencoder(
             AutoencoderKL(
@@ -143,7 +144,7 @@ class AutoencoderSpec:
                 latent_channels=self.latent_channels,
                 norm_num_groups=min(32, self.channels),
                 sample_size=side,
-            )
+            ).to(memory_format=torch.channels_last)
         )
 
 

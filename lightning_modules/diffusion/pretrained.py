@@ -33,7 +33,7 @@ def load_pretrained(source: str, autoencoder: str | None = None) -> LatentDiffus
 
     Args:
         source: id on the Hugging Face hub (facebook/DiT-XL-2-512), a folder of a diffusers pipeline, or the folder of
-            a run of DiffusionPrior. A folder without `vae` works on pixels.
+            a run of DiffusionPrior or of its experiment, whose newest run it is then. A folder without `vae` works on pixels.
         autoencoder: another one: id on the hub, or folder. None takes the one in `source`.
 
     Raises:
@@ -62,7 +62,19 @@ def _find_autoencoder(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         folder = hub_folder(source, ["config.json", "*.safetensors"], "give model.autoencoder as a folder of diffusers")
-    return next((path for path in (folder / PIPELINE / AUTOENCODER, folder / AUTOENCODER) if path.is_dir()), folder)
+    folder = newest(folder, PIPELINE)
+    return folder / AUTOENCODER if (folder / AUTOENCODER).is_dir() else folder
+
+
+def newest(folder: Path, part: str) -> Path:
+    """A folder that a run wrote: that of a run's folder, or of the newest run of an experiment's; else `folder` itself.
+
+    Args:
+        folder: runs/EXPERIMENT/fit/NAME or runs/EXPERIMENT, or anything else.
+        part: name of the folder in the run's.
+    """
+    runs = [folder / part, *sorted(folder.glob(f"fit/*/{part}"), key=lambda path: path.stat().st_mtime, reverse=True)]
+    return next((path for path in runs if path.is_dir()), folder)
 
 
 def find_pretrained(source: str) -> Path:
@@ -78,7 +90,7 @@ def find_pretrained(source: str) -> Path:
         return hub_folder(
             source, [f"{DENOISER}/*", f"{SCHEDULER}/*", f"{AUTOENCODER}/*"], f"for model.pretrained {INSTEAD}"
         )
-    folder = folder / PIPELINE if (folder / PIPELINE).is_dir() else folder
+    folder = newest(folder, PIPELINE)
     if not (folder / DENOISER / "config.json").is_file():
         raise FileNotFoundError(
             f"model.pretrained {source} holds no {DENOISER}/config.json (a run writes it when fit has ended); {INSTEAD}"

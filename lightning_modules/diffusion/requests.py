@@ -30,7 +30,7 @@ class Request:
 
 
 def quotas(budget: Budget, class_sizes: Indices, full_pixels: float | None, side: int) -> Indices:
-    """How many patches of each class a budget is: IPC of each, or a total in proportion to the classes' sizes.
+    """How many patches of each class a budget is: IPC of each with members, or a total in proportion to their sizes.
 
     Args:
         budget: set.
@@ -45,7 +45,7 @@ def quotas(budget: Budget, class_sizes: Indices, full_pixels: float | None, side
         ValueError: when the budget is not set, or a share of something unknown.
     """
     if budget.ipc is not None:
-        return np.full_like(class_sizes, budget.ipc)
+        return np.where(class_sizes > 0, budget.ipc, 0)
     if budget.patches is not None:
         return proportional_quotas(class_sizes, budget.patches)
     if budget.percent is None:

@@ -1,0 +1,86 @@
+"""Diffusion runs that take a second: a tiny model, and the shipped configurations with tiny options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lightning_modules.diffusion.codec import AutoencoderSpec, PixelSpace
+from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
+from lightning_modules.diffusion.pretrained import save_pretrained
+from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
+from lightning_modules.diffusion_prior import DenoiserSpec
+from main import main
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SIDE, CLASSES = 16, 3
+MODEL = "--model.init_args."
+TINY_AUTOENCODER = "{kind: kl, channels: 8, stages: 2, latent_channels: 2}"
+
+
+def write_model(folder: Path, autoencoder: AutoencoderSpec | None = None, side: int = SIDE) -> Path:
+    """A pipeline that nobody trained, one block 16 wide; no output of it is zero."""
+    torch.manual_seed(0)
+    codec = PixelSpace() if autoencoder is None else autoencoder.build(side)
+    denoiser = DenoiserSpec(layers=1, heads=2, head_width=8, patch=4).build(codec.channels, side // codec.factor, 1)
+    process = NoiseProcess(scheduler_config("v_prediction", "squaredcos_cap_v2", zero_snr=False, clip=True))
+    save_pretrained(LatentDiffusion(codec, denoiser, process), folder)
+    return folder
+
+
+def small(tiny: Sequence[str]) -> list[str]:
+    """The tiny command line of conftest.py for patches of 16 pixels, whatever the model is."""
+    network = tiny.index("--model.init_args.network")
+    patches = ["--data.init_args.patch_size", str(SIDE), "--data.init_args.batch_size", "4"]
+    return [*tiny[:network], *tiny[network + 2 :], *patches]
+
+
+def adapting(model: Path) -> list[str]:
+    """Options of LoRADiffusion, in fit and predict alike: the pretrained model, three classes, and rank 2."""
+    return [
+        *(f"{MODEL}pretrained", str(model), f"{MODEL}adaptation.init_args.rank", "2"),
+        *("--data.init_args.pseudo_labels.classes", str(CLASSES)),
+    ]
+
+
+def run(command: str, config: str, *args: str) -> Any:
+    """One command with a shipped configuration, by its place in configs/; gives the CLI."""
+    return main([command, "--config", str(CONFIGS / config), *args])
+
+
+def fit_lora(*args: str) -> Any:
+    """Fine-tunes."""
+    return run("fit", "distill/diffusion/lora.yaml", *args)
+
+
+def sample(*args: str) -> Any:
+    """Samples, in three steps without guidance."""
+    quick = [f"{MODEL}sampler.steps", "3", f"{MODEL}sampler.guidance", "1", "--sample_report.patches", "0"]
+    return run("predict", "distill/diffusion/sample.yaml", *quick, *args)
+
+
+def images(folder: Path) -> list[np.ndarray]:
+    """Pictures of a distilled set in its order, uint8 (H, W, 3)."""
+    return [np.asarray(Image.open(folder / line["file_name"])) for line in lines(folder)]
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Its metadata."""
+    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """Its record."""
+    record: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
+    return record
+
+
+def furthest(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> int:
+    """Grey levels by which two series of pictures differ at most."""
+    return max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(first, second, strict=True))
