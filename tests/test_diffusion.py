@@ -16,9 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.diffusion_runs import MODEL, SIDE, TINY_AUTOENCODER, images, lines, provenance, run, sample, small
+from tests.diffusion_runs import MODEL, SIDE, images, ipc, lines, provenance, run, sample, small
 
-DENOISER = "{layers: 1, heads: 2, head_width: 8, patch: 4}"
+DENOISER = [f"{MODEL}denoiser", "{layers: 1, heads: 2, head_width: 8, patch: 4}"]
+AUTOENCODER = "{kind: tiny, channels: 8, stages: 2, latent_channels: 2}"
+IN_LATENTS = [f"{MODEL}autoencoder", AUTOENCODER, f"{MODEL}autoencoder_steps", "1"]
 RANK = [f"{MODEL}adaptation.init_args.rank", "2"]
 NETWORK = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]
 
@@ -31,10 +33,9 @@ def chain(tiny_in, tmp_path_factory) -> Iterator[SimpleNamespace]:
         patch.setenv("SRDISTILL_CACHE", str(root / "cache"))
         patch.chdir(root)
         tiny = small(tiny_in(Path("runs")))
-        prior = run("fit", "distill/diffusion/prior.yaml", *tiny, f"{MODEL}denoiser", DENOISER, "--run.name", "prior")
+        prior = run("fit", "distill/diffusion/prior.yaml", *tiny, *DENOISER, *IN_LATENTS, "--run.name", "prior")
         lora = run("fit", "distill/diffusion/lora.yaml", *tiny, *RANK, "--run.name", "lora")
-        report = ["--sample_report.patches", "4"]
-        sampled = sample(*tiny, *RANK, f"{MODEL}budget", "{ipc: 2}", *report)
+        sampled = sample(*tiny, *RANK, *ipc(2), "--sample_report.patches", "4")
         data = ["--data.init_args.distilled", "distilled/diffusion"]
         network = run("fit", "sr/distilled.yaml", *tiny, *NETWORK, *data)
         runs = {name: root / cli.run_dir for name, cli in (("prior", prior), ("lora", lora), ("sampled", sampled))}
@@ -45,35 +46,30 @@ def last(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_prior_is_a_folder_of_diffusers_with_averaged_weights(chain: SimpleNamespace) -> None:
-    from diffusers import DDIMScheduler, DiTTransformer2DModel
-
-    pipeline, saved = chain.prior / "pipeline", last(chain.prior)["state_dict"]
-    denoiser = DiTTransformer2DModel.from_pretrained(pipeline / "transformer")
-    for name, weight in denoiser.named_parameters():
-        assert torch.equal(weight, saved[f"diffusion.denoiser.{name}"])
-    assert DDIMScheduler.from_pretrained(pipeline / "scheduler").config.prediction_type == "v_prediction"
-    assert (denoiser.config.sample_size, denoiser.config.in_channels) == (SIDE, 3)
-
-
-def test_prior_in_latents_is_a_pipeline_of_diffusers(tiny_but_network: list[str], tmp_path: Path) -> None:
-    """Trained with its autoencoder, whose latents are scaled to variance 1, and adapted and sampled from."""
+def test_prior_is_a_pipeline_of_diffusers(chain: SimpleNamespace) -> None:
+    """Of averaged weights, and an autoencoder whose latents are scaled to variance 1."""
     from diffusers import DiTPipeline
 
-    tiny = small([*tiny_but_network, *NETWORK])
-    first = [f"{MODEL}autoencoder", TINY_AUTOENCODER, f"{MODEL}autoencoder_steps", "1", f"{MODEL}denoiser", DENOISER]
-    prior = run("fit", "distill/diffusion/prior.yaml", *tiny, *first).run_dir
-    pipeline = DiTPipeline.from_pretrained(prior / "pipeline")
-    pipeline.set_progress_bar_config(disable=True)
-    made = pipeline([0], guidance_scale=1.0, num_inference_steps=2, output_type="np").images
-    assert made.shape == (1, SIDE, SIDE, 3)
-    assert np.isfinite(made).all()
-    variance = last(prior)["state_dict"]["latent_variance"].item()
-    assert pipeline.vae.config.scaling_factor == pytest.approx(variance**-0.5, rel=1e-6)
-    adapter = run("fit", "distill/diffusion/lora.yaml", *tiny, *RANK, f"{MODEL}pretrained", str(prior)).run_dir
-    weights = [f"{MODEL}pretrained", str(prior), f"{MODEL}init_from", str(adapter / "adapter"), f"{MODEL}budget.ipc=1"]
-    sample(*tiny, *RANK, *weights, f"{MODEL}budget.percent=null", "--distilled.folder", str(tmp_path / "set"))
-    assert [picture.shape for picture in images(tmp_path / "set")] == [(SIDE, SIDE, 3)] * 7
+    pipeline, saved = DiTPipeline.from_pretrained(chain.prior / "pipeline"), last(chain.prior)["state_dict"]
+    for ours, theirs in (("denoiser", pipeline.transformer), ("codec.model", pipeline.vae)):
+        for name, weight in theirs.named_parameters():
+            assert torch.equal(weight, saved[f"diffusion.{ours}.{name}"])
+    assert pipeline.vae.config.scaling_factor == pytest.approx(saved["latent_variance"].item() ** -0.5, rel=1e-6)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_prior_in_pixels(tiny_in: Any, tmp_path: Path) -> None:
+    """There is no DiTPipeline without autoencoder: its parts load."""
+    from diffusers import DDIMScheduler, DiTTransformer2DModel
+
+    in_pixels = [f"{MODEL}autoencoder", "null"]
+    prior = run("fit", "distill/diffusion/prior.yaml", *small(tiny_in(tmp_path)), *DENOISER, *in_pixels).run_dir
+    denoiser = DiTTransformer2DModel.from_pretrained(prior / "pipeline" / "transformer")
+    assert (denoiser.config.sample_size, denoiser.config.in_channels) == (SIDE, 3)
+    for name, weight in denoiser.named_parameters():
+        assert torch.equal(weight, last(prior)["state_dict"][f"diffusion.denoiser.{name}"])
+    assert DDIMScheduler.from_pretrained(prior / "pipeline" / "scheduler").config.clip_sample
+    assert {path.name for path in (prior / "pipeline").iterdir()} == {"transformer", "scheduler"}
 
 
 def test_only_the_adapter_is_saved(chain: SimpleNamespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,7 +143,7 @@ class AutoencoderSpec:
                 block_out_channels=widths,
                 layers_per_block=self.blocks,
                 latent_channels=self.latent_channels,
-                norm_num_groups=min(32, self.channels),
+                norm_num_groups=math.gcd(32, self.channels),
                 sample_size=side,
             ).to(memory_format=torch.channels_last)
         )

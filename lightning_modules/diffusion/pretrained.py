@@ -85,7 +85,7 @@ def find_pretrained(source: str) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        if source.count("/") != 1 or source.startswith((".", "~")):
+        if source.count("/") != 1 or source.startswith((".", "~", "/")):
             raise FileNotFoundError(f"model.pretrained {source}: no such folder; {INSTEAD}")
         return hub_folder(
             source, [f"{DENOISER}/*", f"{SCHEDULER}/*", f"{AUTOENCODER}/*"], f"for model.pretrained {INSTEAD}"
@@ -160,5 +160,5 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no {path}; {INSTEAD}")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); get the folder anew") from error

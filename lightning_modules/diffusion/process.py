@@ -25,7 +25,7 @@ class NoiseProcess(nn.Module):
         alphas_cumprod: float32 (T,), falling.
 
     Raises:
-        ValueError: for an unknown prediction type or beta schedule.
+        ValueError: for an unknown prediction type or beta schedule, or a scheduler that has none (of flow matching).
     """
 
     alphas_cumprod: Tensor
@@ -39,6 +39,11 @@ class NoiseProcess(nn.Module):
         if self.prediction_type not in PREDICTIONS:
             raise ValueError(
                 f"the scheduler's prediction_type is {self.prediction_type!r}; expected one of {', '.join(PREDICTIONS)}"
+            )
+        if "beta_schedule" not in self.config:
+            raise ValueError(
+                f"the scheduler {config.get('_class_name', '')} has no beta_schedule; expected one of discrete noise "
+                "levels, such as DDIMScheduler"
             )
         try:
             scheduler = DDPMScheduler.from_config(self.config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class SampleCache:
         try:
             with np.load(self._path(request), allow_pickle=False) as saved:
                 return saved["hr"], float(saved["seconds"])
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
             return None
 
     def put(self, request: Request, hr: Pixels, seconds: float) -> None:

@@ -27,10 +27,10 @@ def hub_file(repo: str, names: Sequence[str], instead: str) -> Path:
         FileNotFoundError: when it is neither cached nor to be had.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     for name in names:
-        with suppress(LocalEntryNotFoundError):
+        with suppress(HFValidationError, LocalEntryNotFoundError):
             return Path(hf_hub_download(repo, name, local_files_only=True))
     with _asking(f"{names[0]} of {repo}", instead):
         there = _files(repo)
@@ -50,9 +50,9 @@ def hub_folder(repo: str, patterns: Sequence[str], instead: str) -> Path:
         FileNotFoundError: when they are neither cached nor to be had.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    with suppress(LocalEntryNotFoundError):
+    with suppress(HFValidationError, LocalEntryNotFoundError):
         cached = Path(snapshot_download(repo, allow_patterns=list(patterns), local_files_only=True))
         if all(any(cached.glob(pattern)) for pattern in patterns):
             return cached
@@ -87,13 +87,19 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # each format has errors of its own; timm wraps those of unpickling
-        if isinstance(error, UnpicklingError) or isinstance(error.__cause__, UnpicklingError):
+    except Exception as error:  # each format has errors of its own; timm and diffusers wrap those of unpickling
+        if any(isinstance(one, UnpicklingError) for one in _behind(error)):
             raise ValueError(
                 f"{path}: holds more than tensors, or is damaged, and is not unpickled for safety; "
                 "save its state dict as .safetensors"
             ) from error
         raise ValueError(f"{path}: cannot be loaded as weights of this model ({_one_line(error)})") from error
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _one_line(error: Exception) -> str:
