@@ -171,6 +171,18 @@ class DiffusionPrior(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+        """Gives the autoencoder its averaged weights before the denoiser learns its latents, which are final then.
+
+        Averages bring patches back better than the last weights of a learning rate that is still high.
+        """
+        if self.global_step != self.autoencoder_steps or not self.autoencoder_steps:
+            return
+        for average in (getattr(callback, "average", {}) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            for name, weight in self._diffusion.codec.named_parameters():
+                if (averaged := average.get(f"diffusion.codec.{name}")) is not None:
+                    weight.data.copy_(averaged)
+
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Logs the denoising error of held-out patches, and how well the autoencoder brings them back."""
         for name, value in held_out_metrics(self._diffusion, batch.hr).items():

@@ -21,6 +21,8 @@ from main import main
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIDE, CLASSES = 16, 3
 MODEL = "--model.init_args."
+LORA = "{class_path: LoRA, init_args: {rank: 2}}"
+SAMPLER = "{method: ddim, steps: 3, guidance: 1.0, strength: 1.0, restore: false}"
 
 
 def write_model(folder: Path, autoencoder: AutoencoderSpec | None = None, side: int = SIDE) -> Path:
@@ -43,7 +45,7 @@ def small(tiny: Sequence[str]) -> list[str]:
 def adapting(model: Path) -> list[str]:
     """Options of LoRADiffusion, in fit and predict alike: the pretrained model, rank 2, three classes; no pictures."""
     return [
-        *(f"{MODEL}pretrained", str(model), f"{MODEL}adaptation.init_args.rank", "2"),
+        *(f"{MODEL}pretrained", str(model), f"{MODEL}adaptation", LORA),
         *("--data.init_args.pseudo_labels.classes", str(CLASSES)),
         *("--selection_sheet.patches", "0", "--sample_grid.per_class", "0", "--image_grid.images", "0"),
     ]
@@ -60,19 +62,16 @@ def fit_lora(*args: str) -> Any:
 
 
 def sample(*args: str) -> Any:
-    """Samples, in three steps without guidance, twice as many as are kept."""
-    quick = [f"{MODEL}sampler.steps", "3", f"{MODEL}sampler.guidance", "1", "--sample_report.patches", "0"]
+    """Samples, in three steps without guidance."""
+    quick = [f"{MODEL}sampler", SAMPLER, "--sample_report.patches", "0"]
     return run("predict", "distill/diffusion/sample.yaml", *quick, *args)
 
 
-def all_kept(count: int) -> list[str]:
-    """Options for so many samples of each class, of which none is left out."""
-    return [*ipc(count), f"{MODEL}oversample", "1", f"{MODEL}keep", "null"]
-
-
-def ipc(count: int) -> list[str]:
-    """Options for so many samples of each class, whatever the budget was."""
-    return [f"{MODEL}budget", f"{{ipc: {count}, percent: null}}"]
+def budget(**wanted: float) -> list[str]:
+    """Options for a budget, whatever it was, of samples of which none is left out."""
+    values = {"ipc": "null", "patches": "null", "percent": "null", **wanted}
+    flow = ", ".join(f"{key}: {value}" for key, value in values.items())
+    return [f"{MODEL}budget", f"{{{flow}}}", f"{MODEL}oversample", "1", f"{MODEL}keep", "null"]
 
 
 def images(folder: Path) -> list[np.ndarray]:

@@ -16,12 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.diffusion_runs import MODEL, SIDE, images, ipc, lines, provenance, run, sample, small
+from tests.diffusion_runs import MODEL, SIDE, images, lines, provenance, run, small
 
 DENOISER = [f"{MODEL}denoiser", "{layers: 1, heads: 2, head_width: 8, patch: 4}"]
 AUTOENCODER = "{kind: tiny, channels: 8, stages: 2, latent_channels: 2}"
 IN_LATENTS = [f"{MODEL}autoencoder", AUTOENCODER, f"{MODEL}autoencoder_steps", "1"]
-RANK = [f"{MODEL}adaptation.init_args.rank", "2"]
+HR_PIXELS = 3 * 96**2
+"""Of the photographs that are trained on."""
+
+KEPT = round(0.1 * HR_PIXELS / SIDE**2)
 NETWORK = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]
 
 
@@ -34,8 +37,9 @@ def chain(tiny_in, tmp_path_factory) -> Iterator[SimpleNamespace]:
         patch.chdir(root)
         tiny = small(tiny_in(Path("runs")))
         prior = run("fit", "distill/diffusion/prior.yaml", *tiny, *DENOISER, *IN_LATENTS, "--run.name", "prior")
-        lora = run("fit", "distill/diffusion/lora.yaml", *tiny, *RANK, "--run.name", "lora")
-        sampled = sample(*tiny, *RANK, *ipc(2), "--sample_report.patches", "4")
+        lora = run("fit", "distill/diffusion/lora.yaml", *tiny, "--run.name", "lora")
+        tenth = [f"{MODEL}budget", "{ipc: null, patches: null, percent: 10}", f"{MODEL}sampler.steps", "20"]
+        sampled = run("predict", "distill/diffusion/sample.yaml", *tiny, *tenth)
         data = ["--data.init_args.distilled", "distilled/diffusion"]
         network = run("fit", "sr/distilled.yaml", *tiny, *NETWORK, *data)
         runs = {name: root / cli.run_dir for name, cli in (("prior", prior), ("lora", lora), ("sampled", sampled))}
@@ -80,32 +84,34 @@ def test_only_the_adapter_is_saved(chain: SimpleNamespace) -> None:
     assert all(torch.equal(adapter[name.removeprefix("diffusion.denoiser.")], saved[name]) for name in saved)
     kinds = {name.split(".")[-3] if "lora" in name else name.split(".")[-2] for name in adapter}
     assert kinds == {"lora_A", "lora_B", "embedding_table"}
-    width, targets = 16, 4 + 2
-    ranks = 2 * (width + width) * 4 + 2 * (width + 4 * width) * (targets - 4)
-    assert sum(tensor.numel() for tensor in adapter.values()) == ranks + (7 + 1) * width
+    rank, width = json.loads((chain.lora / "adapter" / "adapter.json").read_text())["adaptation"]["rank"], 16
+    factors = rank * (4 * (width + width) + 2 * (width + 4 * width))  # of attention, and of the feed-forward
+    assert sum(tensor.numel() for tensor in adapter.values()) == factors + (7 + 1) * width
     assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
     memories = {name for name in checkpoint["state_dict"] if name.startswith("objective.")}
     assert memories == {f"objective.minimax.{kind}.{part}" for kind in ("real", "predicted") for part in ("vectors", "pushed")}
 
 
 def test_the_set(chain: SimpleNamespace) -> None:
-    assert [(line["pseudo_label"], line["number"] < 4, line["seed"]) for line in lines(chain.distilled)] == [
-        (label, True, 0) for label in range(7) for _ in range(2)
-    ]
-    pictures = images(chain.distilled)
+    """A tenth of all pixels, class by class, and no two patches alike."""
+    made, pictures = lines(chain.distilled), images(chain.distilled)
+    assert len(made) == len(pictures) == KEPT
+    order = [(line["pseudo_label"], line["number"]) for line in made]
+    assert order == sorted(set(order))
+    assert {line["seed"] for line in made} == {0}
     assert {picture.shape for picture in pictures} == {(SIDE, SIDE, 3)}
-    assert len({picture.tobytes() for picture in pictures}) == 14
+    assert len({picture.tobytes() for picture in pictures}) == KEPT
 
 
 def test_provenance_of_the_set(chain: SimpleNamespace) -> None:
     record = provenance(chain.distilled)
     assert record["method"] == "diffusion"
-    assert record["samples"]["sampled"] == 2 * 14
+    assert record["samples"]["sampled"] >= KEPT
     assert record["samples"]["from_cache"] == 0
     assert record["seconds"] > 0
-    assert record["budget"]["percent"] == pytest.approx(100 * 14 * SIDE**2 / (3 * 96**2))
+    assert record["budget"]["percent"] == pytest.approx(100 * KEPT * SIDE**2 / HR_PIXELS)
     assert record["model"] == json.loads((chain.lora / "adapter" / "adapter.json").read_text())
-    assert record["config"]["model"]["init_args"]["init_from"] == "runs/diffusion_lora/fit/lora/adapter"
+    assert record["config"]["model"]["class_path"] == "lightning_modules.LoRADiffusion"
 
 
 def test_pictures_and_diagnostics(chain: SimpleNamespace) -> None:
@@ -117,7 +123,7 @@ def test_pictures_and_diagnostics(chain: SimpleNamespace) -> None:
 
 def test_a_network_is_trained_on_the_set(chain: SimpleNamespace) -> None:
     record = json.loads((chain.root / chain.network.run_dir / "provenance.json").read_text())
-    assert record["data_budget"]["images"] == 14
+    assert record["data_budget"]["images"] == KEPT
     assert record["data_preparation"]["method"] == "diffusion"
     assert record["data_preparation"]["seconds"] == provenance(chain.distilled)["seconds"]
     assert (chain.root / chain.network.run_dir / "weights.safetensors").is_file()

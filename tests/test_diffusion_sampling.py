@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from datamodules.crops import CropDataset
 from lightning_modules.diffusion.patch_sampler import PatchSampler
 from tests.diffusion_runs import (
     CLASSES,
     MODEL,
     SIDE,
     adapting,
-    all_kept,
+    budget,
     fit_lora,
     furthest,
     images,
-    ipc,
     lines,
     provenance,
     sample,
@@ -33,6 +33,7 @@ from tests.diffusion_runs import (
     write_model,
 )
 
+BEST = [f"{MODEL}keep", "{criterion: GreyEntropy, filters: [], selector: Highest}"]
 HR_PIXELS = 3 * 96**2
 """Of the photographs that are trained on."""
 
@@ -44,8 +45,8 @@ def trained(tiny_in, tmp_path_factory) -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRDISTILL_CACHE", str(root / "cache"))
         options = [*small(tiny_in(root / "runs")), *adapting(write_model(root / "model"))]
-        adapter = fit_lora(*options, f"{MODEL}optimizer.init_args.lr", "0.1").run_dir / "adapter"
-    yield SimpleNamespace(options=options, sampling=[*options, f"{MODEL}init_from", str(adapter)])
+        fit = fit_lora(*options, f"{MODEL}optimizer.init_args.lr", "0.1")
+    yield SimpleNamespace(fit=fit, options=options, sampling=[*options, f"{MODEL}init_from", str(fit.run_dir)])
 
 
 @pytest.fixture
@@ -58,6 +59,13 @@ def sampled(trained: SimpleNamespace, tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def real(trained: SimpleNamespace) -> CropDataset:
+    """The patches that the adapter was trained on."""
+    patches: CropDataset = trained.fit.datamodule.training_patches()
+    return patches
 
 
 @pytest.fixture
@@ -84,14 +92,14 @@ def test_an_interrupted_prediction_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(PatchSampler, "_sampled", fails_at_the_end)
         with pytest.raises(RuntimeError, match="out of memory"):
-            sampled(*all_kept(3))
+            sampled(*budget(ipc=3))
     assert not (tmp_path / "set0").exists()
-    resumed = sampled(*all_kept(3))
+    resumed = sampled(*budget(ipc=3))
     record = provenance(resumed)
     assert (record["samples"]["sampled"], record["samples"]["from_cache"]) == (1, 8)
     assert record["seconds"] > record["samples"]["seconds_before"] > 0
     forget()
-    at_once = sampled(*all_kept(3), "--data.init_args.batch_size", "5")
+    at_once = sampled(*budget(ipc=3), "--data.init_args.batch_size", "5")
     assert provenance(at_once)["samples"] == {"sampled": 9, "from_cache": 0, "seconds_before": 0.0}
     assert lines(resumed) == lines(at_once)
     assert furthest(images(resumed), images(at_once)) <= 1
@@ -100,8 +108,8 @@ def test_an_interrupted_prediction_goes_on(
 
 def test_a_larger_set_begins_with_the_smaller_and_the_best_of_more_are_kept(sampled: Callable[..., Path]) -> None:
     """By Pillow's entropy, class by class; the samples that are chosen from are those of the larger budget."""
-    few, many = sampled(*all_kept(1)), sampled(*all_kept(5))
-    best = sampled(*ipc(2), f"{MODEL}oversample", "2.5", f"{MODEL}keep", "{criterion: GreyEntropy, selector: Highest}")
+    few, many = sampled(*budget(ipc=1)), sampled(*budget(ipc=5))
+    best = sampled(*budget(ipc=2), f"{MODEL}oversample", "2.5", *BEST)
     assert [provenance(made)["samples"]["from_cache"] for made in (few, many, best)] == [0, CLASSES, 5 * CLASSES]
     for label in range(CLASSES):
         of_class = {
@@ -114,29 +122,25 @@ def test_a_larger_set_begins_with_the_smaller_and_the_best_of_more_are_kept(samp
         assert {picture.tobytes() for picture in of_class[best]} <= {picture.tobytes() for picture in of_class[many]}
 
 
-def test_budget_of_all_classes_together(trained: SimpleNamespace, sampled: Callable[..., Path]) -> None:
+def test_budget_of_all_classes_together(real: CropDataset, sampled: Callable[..., Path]) -> None:
     """10 % of the pixels, shared like the real patches; and the best four of all, whatever their classes."""
-    tenth = sampled(f"{MODEL}budget", "{percent: 10}", f"{MODEL}oversample", "1", f"{MODEL}keep", "null")
+    tenth = sampled(*budget(percent=10))
     count = round(0.1 * HR_PIXELS / SIDE**2)
     assert len(lines(tenth)) == count
-    labels = sample(*trained.sampling, *all_kept(1)).datamodule.training_patches().labels
-    shares = count * np.bincount(labels) / len(labels)
+    shares = count * np.bincount(real.labels) / len(real.labels)
     made = np.bincount([line["pseudo_label"] for line in lines(tenth)], minlength=CLASSES)
     assert np.abs(made - shares).max() < 1
-    keep = [f"{MODEL}oversample", "2", f"{MODEL}keep", "{criterion: GreyEntropy, selector: Highest}"]
-    best = sampled(f"{MODEL}budget", "{patches: 4, percent: null}", *keep)
-    more = sampled(f"{MODEL}budget", "{patches: 8, percent: null}", f"{MODEL}oversample", "1", f"{MODEL}keep", "null")
-    assert len(images(best)) == 4
+    more, best = sampled(*budget(patches=8)), sampled(*budget(patches=4), f"{MODEL}oversample", "2", *BEST)
+    highest = sorted((entropy(picture) for picture in images(more)), reverse=True)[:4]
+    assert sorted((entropy(picture) for picture in images(best)), reverse=True) == highest
 
 
-def test_a_start_from_photographs_stays_near_them(trained: SimpleNamespace, sampled: Callable[..., Path]) -> None:
+def test_a_start_from_photographs_stays_near_them(real: CropDataset, sampled: Callable[..., Path]) -> None:
     """One step of ten at the lowest noise, by a model that knows nothing; from noise alone it is far off."""
-    few_steps = [*all_kept(4), f"{MODEL}sampler.steps", "10"]
+    few_steps = [*budget(ipc=4), f"{MODEL}sampler.steps", "10"]
     near = sampled(*few_steps, f"{MODEL}sampler.strength", "0.1")
     far = sampled(*few_steps)
     assert provenance(far)["samples"]["from_cache"] == 0
-    data = sample(*trained.sampling, *all_kept(4)).datamodule
-    real = data.training_patches()
     pixels, labels = real.whole(range(len(real.windows))).hr.permute(0, 2, 3, 1).numpy().astype(float), real.labels
 
     def nearest(made: Path) -> list[tuple[float, int]]:
@@ -156,7 +160,7 @@ def test_a_start_from_photographs_stays_near_them(trained: SimpleNamespace, samp
 def test_other_samplers_do_not_mind_the_batch_either(
     method: str, sampled: Callable[..., Path], forget: Callable[[], None]
 ) -> None:
-    options = [*all_kept(2), f"{MODEL}sampler.method", method, f"{MODEL}sampler.guidance", "2"]
+    options = [*budget(ipc=2), f"{MODEL}sampler.method", method, f"{MODEL}sampler.guidance", "2"]
     first = sampled(*options)
     forget()
     second = sampled(*options, "--data.init_args.batch_size", "6")
@@ -174,18 +178,19 @@ def test_features_as_condition(trained: SimpleNamespace, sampled: Callable[..., 
         "projection.bias",
         "null",
     }
-    made = sampled(*features, f"{MODEL}init_from", str(fit.run_dir / "adapter"), *all_kept(2))
+    made = sampled(*features, f"{MODEL}init_from", str(fit.run_dir / "adapter"), *budget(ipc=2))
     assert provenance(made)["model"]["condition"] == "features"
     assert [line["pseudo_label"] for line in lines(made)] == [0, 0, 1, 1, 2, 2]
 
 
 def test_diff_fit(trained: SimpleNamespace, sampled: Callable[..., Path]) -> None:
     """Biases, scales and class tables are trained and saved, and sampled with."""
-    at = trained.options.index(f"{MODEL}adaptation.init_args.rank")
-    options = [*trained.options[:at], *trained.options[at + 2 :], f"{MODEL}adaptation", "DiffFit"]
-    fit = fit_lora(*options)
+    diff_fit = [f"{MODEL}adaptation", "DiffFit"]
+    fit = fit_lora(*trained.options, *diff_fit)
     learnt = load_file(fit.run_dir / "adapter" / "adapter.safetensors")
     assert {name.rpartition(".")[2] for name in learnt} == {"bias", "output_scale", "weight"}
     assert [name for name in learnt if name.endswith("weight")] == [
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"
     ]
+    made = sampled(*diff_fit, f"{MODEL}init_from", str(fit.run_dir), *budget(ipc=1))
+    assert provenance(made)["model"]["adaptation"] == {"class": "DiffFit"}

@@ -126,6 +126,20 @@ def null_condition(denoiser: DiTTransformer2DModel, like: Tensor) -> Tensor:
     return torch.full_like(like, classes_of(denoiser))
 
 
+def blank_condition(denoiser: DiTTransformer2DModel, numbers: Tensor) -> Tensor:
+    """The null condition of each sample; of a model that has none, its first class or the mean of all features.
+
+    Args:
+        denoiser: conditioned on labels or features.
+        numbers: of the samples, (B,); only length and device count.
+    """
+    embedder = class_embedders(denoiser)[0]
+    blank = numbers.new_zeros(len(numbers), dtype=torch.int64)
+    if isinstance(embedder, FeatureEmbedding):
+        blank = numbers.new_zeros(len(numbers), embedder.projection.in_features, dtype=torch.float32)
+    return null_condition(denoiser, blank) if has_null(denoiser) else blank
+
+
 def _mean_row(embedder: Any) -> Tensor:
     table: Tensor = embedder.embedding_table.weight.detach()
     return table[: embedder.num_classes].float().mean(dim=0).to(table.dtype)

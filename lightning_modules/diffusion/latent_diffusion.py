@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datamodules.augmentation.counter_rng import uniform
 from lightning_modules.diffusion.codec import Codec
-from lightning_modules.diffusion.conditioning import has_null, null_condition
+from lightning_modules.diffusion.conditioning import blank_condition, null_condition
 from lightning_modules.diffusion.process import NoiseProcess
 from lightning_modules.diffusion.randomness import noise
 
@@ -113,8 +113,7 @@ class LatentDiffusion(nn.Module):
             numbers: of the patches, int64 (B,).
         """
         timesteps = ((numbers % EVALUATED + 0.5) / EVALUATED * self.process.steps).long()
-        labels = torch.zeros_like(numbers)
-        condition = null_condition(self.denoiser, labels) if has_null(self.denoiser) else labels
+        condition = blank_condition(self.denoiser, numbers)
         return self._at(clean, condition, timesteps, noise(0, "held out", numbers, clean.shape[1:])).error
 
     def _dropped(self, condition: Tensor, dropped: Tensor) -> Tensor:

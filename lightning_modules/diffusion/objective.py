@@ -42,11 +42,11 @@ class LossTerms:
 
     def __post_init__(self) -> None:
         for key in ("simple", "representativeness", "diversity", "high_frequency"):
-            if getattr(self, key) < 0:
+            if not 0 <= getattr(self, key) < math.inf:
                 raise ValueError(f"model.losses.{key} is {getattr(self, key)}; expected 0 (off) or more")
         if not (self.simple or self.minimax or self.high_frequency):
             raise ValueError("model.losses has only weights of 0, which train nothing; set one, such as simple")
-        if self.memory < 1 or (self.min_snr is not None and self.min_snr <= 0):
+        if self.memory < 1 or (self.min_snr is not None and not self.min_snr > 0):
             raise ValueError(
                 f"model.losses has memory {self.memory} and min_snr {self.min_snr}; expected at least 1 latent, and a "
                 "positive gamma or null"

@@ -33,7 +33,7 @@ def load_pretrained(source: str, autoencoder: str | None = None) -> LatentDiffus
 
     Args:
         source: id on the Hugging Face hub (facebook/DiT-XL-2-512), a folder of a diffusers pipeline, or the folder of
-            a run of DiffusionPrior or of its experiment, whose newest run it is then. A folder without `vae` works on pixels.
+            a run of DiffusionPrior or of its experiment, whose newest run it is then. Without `vae` it works on pixels.
         autoencoder: another one: id on the hub, or folder. None takes the one in `source`.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,7 +39,7 @@ class Sampler:
     restore: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.guidance < 1:
+        if self.steps < 1 or not 1 <= self.guidance < math.inf:
             raise ValueError(
                 f"model.sampler has steps {self.steps} and guidance {self.guidance:g}; expected at least 1 of each"
             )

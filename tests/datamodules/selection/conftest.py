@@ -71,10 +71,13 @@ def hub(tmp_path: Path, no_hub: Callable[[str], None]) -> Iterator[Path]:
         def do_GET(self) -> None:
             parts = self.path.split("?")[0].strip("/").split("/")
             if parts[:2] == ["api", "models"] and (root / "/".join(parts[2:4])).is_dir():
-                files = [{"rfilename": path.name} for path in sorted((root / "/".join(parts[2:4])).iterdir())]
-                self._answer(json.dumps({"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": files}).encode())
-            elif len(parts) == 5 and (root / parts[0] / parts[1] / parts[4]).is_file():
-                self._answer((root / parts[0] / parts[1] / parts[4]).read_bytes())
+                repo = root / "/".join(parts[2:4])
+                names = sorted(path.relative_to(repo).as_posix() for path in repo.rglob("*") if path.is_file())
+                tree = [{"type": "file", "path": name, "size": (repo / name).stat().st_size, "oid": name} for name in names]
+                info = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+                self._answer(json.dumps(tree if "tree" in parts[4:5] else info).encode())
+            elif len(parts) >= 5 and (root / parts[0] / parts[1]).joinpath(*parts[4:]).is_file():
+                self._answer((root / parts[0] / parts[1]).joinpath(*parts[4:]).read_bytes())
             else:
                 self.send_error(404)
 
