@@ -3,8 +3,8 @@
     python benchmarks/diffusion_sampling.py
     python benchmarks/diffusion_sampling.py --batch 16 --guidance 1 --out benchmarks/results/diffusion_sampling.json
 
-Run it from the root of the repository. Both have the same model of random weights, scheduler (DDIM), steps, guidance and
-noise, and give decoded images in [0, 1] as tensors:
+Run it from the root of the repository. Both have the same model of random weights, scheduler (DDIM), steps, guidance
+and noise, and give decoded images in [0, 1] as tensors:
 
 - ``DiTPipeline``: its call, without a progress bar;
 - ``ours``: `lightning_modules.diffusion.sampling.sample` and the autoencoder's decoder;
@@ -12,7 +12,7 @@ noise, and give decoded images in [0, 1] as tensors:
   alternate in who goes first;
 - ``difference``: the most by which a pixel differs, in grey levels of 255.
 
-DiT-XL/2 for 512 pixels, as large as the published one:
+A transformer as large as DiT-XL/2 for 512 pixels:
 --layers 28 --heads 16 --head_width 72 --autoencoder kl --channels 128 --stages 4 --latent_channels 4 --patch_size 512
 """
 
@@ -175,7 +175,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--heads", type=int, default=6, help="of its attention")
     parser.add_argument("--head_width", type=int, default=32, help="numbers per head")
     parser.add_argument("--patch", type=int, default=2, help="positions of the latent along a side of a token")
-    parser.add_argument("--autoencoder", choices=["tiny", "kl"], default="tiny", help="AutoencoderTiny or AutoencoderKL")
+    parser.add_argument("--autoencoder", choices=["tiny", "kl"], default="tiny", help="of diffusers")
     parser.add_argument("--channels", type=int, default=32, help="of the autoencoder")
     parser.add_argument("--stages", type=int, default=3, help="of the autoencoder; each but the last halves the sides")
     parser.add_argument("--latent_channels", type=int, default=12)

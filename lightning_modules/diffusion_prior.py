@@ -69,6 +69,7 @@ class DenoiserSpec:
             num_attention_heads=self.heads,
             attention_head_dim=self.head_width,
             in_channels=channels,
+            out_channels=channels,  # DiTPipeline cannot do without
             num_layers=self.layers,
             sample_size=size,
             patch_size=self.patch,

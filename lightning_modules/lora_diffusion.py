@@ -122,6 +122,7 @@ class LoRADiffusion(Distiller):
         self._base = ""
         self._patches: CropDataset | None = None
         self._sample: PatchSampler | None = None
+        self._made: dict[str, int] = {}
 
     def setup(self, stage: str) -> None:
         """Asks the data for features where they are the condition."""
@@ -202,11 +203,17 @@ class LoRADiffusion(Distiller):
         """Samples."""
         assert self._sample is not None
         pixels = self._sample(batch, self.device)
-        self.seconds_before = self._sample.seconds_before
         return [
             DistilledPatch(hr, None, {"pseudo_label": request.label, "number": request.number, "seed": self._seed})
             for request, hr in zip(batch, pixels, strict=True)
         ]
+
+    def on_predict_epoch_end(self) -> None:
+        """Adds up what the processes have sampled and found."""
+        assert self._sample is not None
+        here = torch.tensor([*self._sample.made.values(), self._sample.seconds_before], device=self.device)
+        *made, self.seconds_before = self.trainer.strategy.reduce(here, reduce_op="sum").tolist()
+        self._made = dict(zip(self._sample.made, map(int, made), strict=True))
 
     def keep(self, patches: Callable[[], Iterator[DistilledPatch]]) -> Sequence[int] | None:
         """Chooses the budget among more samples: so many of each class by IPC, else so many of all."""
@@ -221,8 +228,7 @@ class LoRADiffusion(Distiller):
 
     def record(self) -> dict[str, Any]:
         """How the samples were made, beside the configuration."""
-        assert self._sample is not None
-        return {"samples": {**self._sample.made, "seconds_before": self.seconds_before}, "model": self.identity()}
+        return {"samples": {**self._made, "seconds_before": self.seconds_before}, "model": self.identity()}
 
     def identity(self) -> dict[str, Any]:
         """What an adapter belongs to: base model, what is trained of it, classes, condition, latents."""

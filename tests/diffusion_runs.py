@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lightning_modules.diffusion.codec import AutoencoderSpec, PixelSpace
+from lightning_modules.diffusion.codec import PixelSpace
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.pretrained import save_pretrained
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
@@ -25,11 +25,11 @@ LORA = "{class_path: LoRA, init_args: {rank: 2}}"
 SAMPLER = "{method: ddim, steps: 3, guidance: 1.0, strength: 1.0, restore: false}"
 
 
-def write_model(folder: Path, autoencoder: AutoencoderSpec | None = None, side: int = SIDE) -> Path:
-    """A pipeline that nobody trained, one block 16 wide; no output of it is zero."""
-    torch.manual_seed(0)
-    codec = PixelSpace() if autoencoder is None else autoencoder.build(side)
-    denoiser = DenoiserSpec(layers=1, heads=2, head_width=8, patch=4).build(codec.channels, side // codec.factor, 1)
+def write_model(folder: Path, seed: int = 0) -> Path:
+    """A pipeline for pixels that nobody trained, one block 16 wide; no output of it is zero."""
+    torch.manual_seed(seed)
+    codec = PixelSpace()
+    denoiser = DenoiserSpec(layers=1, heads=2, head_width=8, patch=4).build(codec.channels, SIDE, 1)
     process = NoiseProcess(scheduler_config("v_prediction", "squaredcos_cap_v2", zero_snr=False, clip=True))
     save_pretrained(LatentDiffusion(codec, denoiser, process), folder)
     return folder

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from cli.app import SRDistillCLI
 from comparison.planning.regimes import read_regime
+from lightning_modules.diffusion.codec import AutoencoderSpec
 from main import main
+from tests.diffusion_runs import MODEL, provenance, small, write_model
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FULL = CONFIGS / "sr" / "full.yaml"
 ON_DISTILLED = CONFIGS / "sr" / "distilled.yaml"
-ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - {ON_DISTILLED})
+ON_SAMPLES = CONFIGS / "sr" / "diffusion.yaml"
+ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - {ON_DISTILLED, ON_SAMPLES})
 SELECTIONS = sorted(CONFIGS.glob("selection/*.yaml"))
 DISTILLERS = {name: CONFIGS / "distill" / f"{name}.yaml" for name in ("select", "relabel")}
+DIFFUSION = {file.stem: file for file in sorted(CONFIGS.glob("distill/diffusion/*.yaml"))}
 NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TRAINERS = sorted(CONFIGS.glob("trainer/*.yaml"))
@@ -26,6 +31,18 @@ REGIMES = sorted(CONFIGS.glob("compare/regimes/*.yaml"))
 WHOLE_CHAIN = "swinir_light"
 SHALLOW = {"n_resgroups": 1, "n_resblocks": 1, "num_blocks": 1, "num_conv": 1, "depths": [2], "depth": [2]}
 """What makes a deep network quick, by the names that architectures have for their depth."""
+
+CHAINS = {
+    "quickstart": {"prior": ["prior"], "lora": ["lora"], "sample": ["sample"]},
+    "bsd": {step: [step, f"{step}_bsd"] for step in ("prior", "lora", "sample")},
+    "paper": {step: [step, f"{step}_paper"] for step in ("lora", "sample")},
+}
+"""Files of configs/distill/diffusion that lie on top of one another, by size and step."""
+
+DATA_OF = {"quickstart": [], "bsd": [CONFIGS / "data" / "bsd.yaml"], "paper": [CONFIGS / "data" / "ost.yaml"]}
+NO_PICTURES = ["--sample_grid.per_class", "0", "--image_grid.images", "0", "--sample_report.patches", "0"]
+NOT_FOR_LABELS = {"augmentation", "batch_size"}
+"""Settings of the data that decide no pseudo-label."""
 
 
 def names(files: list[Path]) -> list[str]:
@@ -84,6 +101,102 @@ def test_distillation(tiny_but_network: list[str], tmp_path: Path, monkeypatch: 
     run("predict", [DISTILLERS["relabel"]], *tiny_but_network)
     again = ["--data.init_args.distilled", "distilled/relabelled", "--run.experiment", "relabelled"]
     whole_chain([ON_DISTILLED], [*tiny_but_network, *again])
+
+
+def diffusion(command: str, size: str, step: str, *args: str) -> SRDistillCLI:
+    """One step of a size, on its data set."""
+    return run(command, [*(DIFFUSION[name] for name in CHAINS[size][step]), *DATA_OF[size]], *args)
+
+
+@pytest.fixture
+def small_data(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options for patches of 16 pixels of the tiny pictures, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return [*small(tiny), "--data.init_args.validation", "1", "--run.root", "runs"]
+
+
+@pytest.fixture
+def small_paper(small_data: list[str]) -> list[str]:
+    """What the published setting needs besides: any patch is hard enough, and features without weights."""
+    any_patch = ["--data.init_args.filters", "[]", "--data.init_args.candidate_stride", "16"]
+    return [*small_data, *any_patch, "--data.init_args.features", "Descriptor", *NO_PICTURES]
+
+
+def test_diffusion(small_data: list[str]) -> None:
+    """Each file reads what the ones before it have written, where they say."""
+    for command, step in (("fit", "prior"), ("fit", "lora"), ("predict", "sample")):
+        diffusion(command, "quickstart", step, *small_data)
+    network = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]
+    whole_chain([ON_SAMPLES], [*small_data, *network])
+
+
+def test_larger_diffusion(small_data: list[str], tmp_path: Path) -> None:
+    """In latents of a quarter of the side; the data's file names an experiment of its own, which all three have."""
+    options = [*small_data, *NO_PICTURES]
+    prior = diffusion("fit", "bsd", "prior", *options, f"{MODEL}autoencoder_steps", "1")
+    assert (prior.run_dir / "pipeline" / "vae").is_dir()
+    lora = diffusion("fit", "bsd", "lora", *options, f"{MODEL}pretrained", str(prior.run_dir))
+    adapted = [f"{MODEL}pretrained", str(prior.run_dir), f"{MODEL}init_from", str(lora.run_dir)]
+    diffusion("predict", "bsd", "sample", *options, *adapted)
+    assert provenance(tmp_path / "distilled" / "diffusion")["model"]["latent_shape"] == [12, 4, 4]
+
+
+@pytest.mark.parametrize("adaptation", ["LoRA", "DiffFit"])
+def test_published_diffusion(adaptation: str, small_paper: list[str], tmp_path: Path) -> None:
+    """On a pipeline of this machine; of each class one patch, not ten."""
+    pretrained = write_model(tmp_path / "model", AutoencoderSpec("kl", channels=8, stages=2))
+    options = [*small_paper, f"{MODEL}pretrained", str(pretrained), f"{MODEL}adaptation", adaptation]
+    fitted = diffusion("fit", "paper", "lora", *options)
+    assert fitted.trainer.global_step == 2
+    diffusion(
+        "predict", "paper", "sample", *options, f"{MODEL}init_from", str(fitted.run_dir), f"{MODEL}budget.ipc", "1"
+    )
+    record = provenance(tmp_path / "distilled" / "diffusion")
+    assert record["samples"]["sampled"] == 7
+    assert record["model"]["adaptation"]["class"] == adaptation
+
+
+@pytest.mark.parametrize(("command", "step"), [("fit", "lora"), ("predict", "sample")])
+def test_published_diffusion_is_parsed(command: str, step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is in the paper (arXiv 2509.14777): DiT-XL/2-512, 7 classes below 23 dB, guidance 4, 50 steps."""
+    with pytest.raises(SystemExit, match="0"):
+        diffusion(command, "paper", step, "--print_config")
+    config = yaml.safe_load(capsys.readouterr().out)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert model["pretrained"] == "facebook/DiT-XL-2-512"
+    assert model["sampler"] == {"method": "ddim", "steps": 50, "guidance": 4.0, "strength": 1.0, "restore": False}
+    assert (data["root"], data["patch_size"], data["pseudo_labels"]["init_args"]["classes"]) == (
+        "OutdoorSceneTrain_v2",
+        512,
+        7,
+    )
+    assert [one["init_args"]["below"] for one in data["filters"]] == [23]
+    if step == "sample":
+        assert model["budget"] == {"ipc": 10, "patches": None, "percent": None}
+
+
+def test_published_diffusion_without_network(
+    small_paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(FileNotFoundError) as raised:
+        diffusion("fit", "paper", "lora", *small_paper)
+    assert str(raised.value).startswith("cannot get facebook/DiT-XL-2-512 from the Hugging Face hub (")
+    assert "; for model.pretrained give a folder of diffusers on this machine" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", CHAINS)
+def test_samples_are_of_the_classes_that_were_learned(size: str) -> None:
+    """Fine-tuning and sampling agree in all settings of the data that decide pseudo-labels."""
+
+    def decides(step: str) -> dict[str, Any]:
+        given = [yaml.safe_load(DIFFUSION[name].read_text()).get("data", {}) for name in CHAINS[size][step]]
+        options = {key: value for data in given for key, value in data.get("init_args", {}).items()}
+        return {key: value for key, value in options.items() if key not in NOT_FOR_LABELS}
+
+    assert decides("lora") == decides("sample") != {}
 
 
 @pytest.mark.parametrize("file", NETWORKS, ids=names(NETWORKS))
@@ -195,6 +308,7 @@ def test_every_regime_is_in_a_plan() -> None:
 
 def test_every_file_is_covered() -> None:
     debug = {CONFIGS / "debug" / f"{name}.yaml" for name in ("one_batch", "overfit", "profiler")}
-    distillation = {ON_DISTILLED, *DISTILLERS.values()}
+    distillation = {ON_DISTILLED, ON_SAMPLES, *DISTILLERS.values()}
+    distillation |= {DIFFUSION[name] for chain in CHAINS.values() for files in chain.values() for name in files}
     fits = {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *TRAINERS, *debug}
     assert set(CONFIGS.rglob("*.yaml")) == {*fits, *PLANS, *REGIMES}

@@ -89,7 +89,9 @@ def test_only_the_adapter_is_saved(chain: SimpleNamespace) -> None:
     assert sum(tensor.numel() for tensor in adapter.values()) == factors + (7 + 1) * width
     assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
     memories = {name for name in checkpoint["state_dict"] if name.startswith("objective.")}
-    assert memories == {f"objective.minimax.{kind}.{part}" for kind in ("real", "predicted") for part in ("vectors", "pushed")}
+    assert memories == {
+        f"objective.minimax.{kind}.{part}" for kind in ("real", "predicted") for part in ("vectors", "pushed")
+    }
 
 
 def test_the_set(chain: SimpleNamespace) -> None:

@@ -113,7 +113,11 @@ def test_a_larger_set_begins_with_the_smaller_and_the_best_of_more_are_kept(samp
     assert [provenance(made)["samples"]["from_cache"] for made in (few, many, best)] == [0, CLASSES, 5 * CLASSES]
     for label in range(CLASSES):
         of_class = {
-            made: [picture for picture, line in zip(images(made), lines(made), strict=True) if line["pseudo_label"] == label]
+            made: [
+                picture
+                for picture, line in zip(images(made), lines(made), strict=True)
+                if line["pseudo_label"] == label
+            ]
             for made in (few, many, best)
         }
         assert np.array_equal(of_class[few][0], of_class[many][0])
@@ -122,7 +126,9 @@ def test_a_larger_set_begins_with_the_smaller_and_the_best_of_more_are_kept(samp
         assert {picture.tobytes() for picture in of_class[best]} <= {picture.tobytes() for picture in of_class[many]}
 
 
-def test_budget_of_all_classes_together(real: CropDataset, sampled: Callable[..., Path]) -> None:
+def test_budget_of_all_classes_together(
+    real: CropDataset, sampled: Callable[..., Path], forget: Callable[[], None], tmp_path: Path
+) -> None:
     """10 % of the pixels, shared like the real patches; and the best four of all, whatever their classes."""
     tenth = sampled(*budget(percent=10))
     count = round(0.1 * HR_PIXELS / SIDE**2)
@@ -130,17 +136,18 @@ def test_budget_of_all_classes_together(real: CropDataset, sampled: Callable[...
     shares = count * np.bincount(real.labels) / len(real.labels)
     made = np.bincount([line["pseudo_label"] for line in lines(tenth)], minlength=CLASSES)
     assert np.abs(made - shares).max() < 1
-    more, best = sampled(*budget(patches=8)), sampled(*budget(patches=4), f"{MODEL}oversample", "2", *BEST)
-    highest = sorted((entropy(picture) for picture in images(more)), reverse=True)[:4]
+    forget()
+    best = sampled(*budget(patches=4), f"{MODEL}oversample", "2", *BEST)
+    made = [np.load(file)["hr"] for file in (tmp_path / "cache" / "samples").rglob("*.npz")]
+    assert len(made) == 8
+    highest = sorted((entropy(picture) for picture in made), reverse=True)[:4]
     assert sorted((entropy(picture) for picture in images(best)), reverse=True) == highest
 
 
 def test_a_start_from_photographs_stays_near_them(real: CropDataset, sampled: Callable[..., Path]) -> None:
-    """One step of ten at the lowest noise, by a model that knows nothing; from noise alone it is far off."""
-    few_steps = [*budget(ipc=4), f"{MODEL}sampler.steps", "10"]
-    near = sampled(*few_steps, f"{MODEL}sampler.strength", "0.1")
-    far = sampled(*few_steps)
-    assert provenance(far)["samples"]["from_cache"] == 0
+    """One step of fifty, at the lowest noise, by a model that knows nothing; from noise alone it is far off."""
+    near = sampled(*budget(ipc=3), f"{MODEL}sampler.steps", "50", f"{MODEL}sampler.strength", "0.02")
+    far = sampled(*budget(ipc=3))
     pixels, labels = real.whole(range(len(real.windows))).hr.permute(0, 2, 3, 1).numpy().astype(float), real.labels
 
     def nearest(made: Path) -> list[tuple[float, int]]:
@@ -152,8 +159,8 @@ def test_a_start_from_photographs_stays_near_them(real: CropDataset, sampled: Ca
         return found
 
     distances, patches = zip(*nearest(near), strict=True)
-    assert max(distances) < 16 < min(distance for distance, _ in nearest(far))
-    assert len(set(patches)) == 4 * CLASSES
+    assert max(distances) < 8 < 24 < min(distance for distance, _ in nearest(far))
+    assert len(set(patches)) == 3 * CLASSES  # the smallest class has three
 
 
 @pytest.mark.parametrize("method", ["dpmsolver++", "ddpm"])

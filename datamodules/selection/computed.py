@@ -55,7 +55,7 @@ def embed(features: Features, candidates: Candidates, chosen: Indices, cache: Pa
     def blocks() -> Iterator[Vectors]:
         features.load(device)
         for pairs in candidates.batches(chosen, "features of patches"):
-            with _inference():
+            with exact_inference():
                 vectors = features(pairs.to(device).to_float().hr)
             yield rounded(vectors.float().cpu().numpy(), FEATURE_BITS)
 
@@ -83,7 +83,7 @@ def score(criterion: Criterion, candidates: Candidates, cache: Path, device: tor
 
     def blocks() -> Iterator[Floats]:
         for pairs in candidates.batches(everything, "scoring patches"):
-            with _inference():
+            with exact_inference():
                 scores = criterion(pairs.to(device))
             yield rounded(scores.cpu().double().numpy(), SCORE_BITS)
 
@@ -214,7 +214,7 @@ def _stream(path: Path, count: int, blocks: Iterator[NDArray[Any]], what: str) -
 
 
 @contextmanager
-def _inference() -> Iterator[None]:
+def exact_inference() -> Iterator[None]:
     """No gradients, and float32 in full: no TF32, which cuDNN takes by default."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -16,7 +16,7 @@ from datamodules.bicubic import downscale
 from datamodules.distilled import DistilledPatch, Pixels
 from datamodules.pair import PairBatch
 from datamodules.selection.candidates import BATCH_PIXELS
-from datamodules.selection.computed import FEATURE_BITS, SCORE_BITS, _inference, rounded
+from datamodules.selection.computed import FEATURE_BITS, SCORE_BITS, exact_inference, rounded
 from datamodules.selection.criteria import PSNRBicubic
 from datamodules.selection.features import Descriptor
 from datamodules.selection.interfaces import Criterion, Features, Filter, Floats, Indices, Pool, Selector, Vectors
@@ -149,7 +149,7 @@ def pool_of(
     vectors: list[Vectors] = []
     labels: list[Tensor | None] = []
     for pairs in (batch.to(device) for batch in batches):
-        with _inference():
+        with exact_inference():
             scores.append(rounded(criterion(pairs).cpu().double().numpy(), SCORE_BITS))
             if features is not None:
                 vectors.append(rounded(features(pairs.to_float().hr).float().cpu().numpy(), FEATURE_BITS))

@@ -73,7 +73,9 @@ def hub(tmp_path: Path, no_hub: Callable[[str], None]) -> Iterator[Path]:
             if parts[:2] == ["api", "models"] and (root / "/".join(parts[2:4])).is_dir():
                 repo = root / "/".join(parts[2:4])
                 names = sorted(path.relative_to(repo).as_posix() for path in repo.rglob("*") if path.is_file())
-                tree = [{"type": "file", "path": name, "size": (repo / name).stat().st_size, "oid": name} for name in names]
+                tree = [
+                    {"type": "file", "path": name, "size": (repo / name).stat().st_size, "oid": name} for name in names
+                ]
                 info = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
                 self._answer(json.dumps(tree if "tree" in parts[4:5] else info).encode())
             elif len(parts) >= 5 and (root / parts[0] / parts[1]).joinpath(*parts[4:]).is_file():

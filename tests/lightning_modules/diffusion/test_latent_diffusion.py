@@ -70,7 +70,9 @@ def test_a_step_is_that_of_diffusers_training_scripts(tiny_diffusion, batch, pre
 
     target = {"epsilon": noise, "sample": clean, "v_prediction": reference.get_velocity(clean, noise, timesteps)}
     output = diffusion(given["noisy"], timesteps, labels)
-    torch.testing.assert_close(denoised.error, (output - target[prediction]).square().mean((1, 2, 3)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        denoised.error, (output - target[prediction]).square().mean((1, 2, 3)), rtol=1e-4, atol=0
+    )
     steps = zip(output, timesteps, given["noisy"], strict=True)
     predicted = torch.stack([reference.step(o, t, x).pred_original_sample for o, t, x in steps])
     torch.testing.assert_close(denoised.predicted, predicted, rtol=1e-4, atol=1e-4)

@@ -127,7 +127,9 @@ def test_every_sampler_of_diffusers_takes_the_configuration():
     config = scheduler_config("v_prediction", "squaredcos_cap_v2", zero_snr=True, clip=True)
     for scheduler in (DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler):
         built = scheduler.from_config(config).config
-        assert {key: built[key] for key in config if key in built} == {key: config[key] for key in config if key in built}
+        assert {key: built[key] for key in config if key in built} == {
+            key: config[key] for key in config if key in built
+        }
         assert {"prediction_type", "beta_schedule", "rescale_betas_zero_snr", "timestep_spacing"} <= built.keys()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -65,12 +63,12 @@ def test_a_damaged_file_is_as_good_as_none_and_is_replaced(cache, content):
 
 def test_no_damage_gives_other_pixels(cache):
     """A few hundred files with changed or missing bytes: the checksums within find every one that matters."""
-    file, draw = the_file(cache), random.Random(0)
+    file, draw = the_file(cache), np.random.default_rng(0)
     sound, outcomes = file.read_bytes(), set()
     for trial in range(300):
-        broken = bytearray(sound[: draw.randrange(len(sound))] if trial % 3 == 0 else sound)
+        broken = bytearray(sound[: draw.integers(len(sound))] if trial % 3 == 0 else sound)
         for _ in range(min(3, len(broken))):
-            broken[draw.randrange(len(broken))] = draw.randrange(256)
+            broken[draw.integers(len(broken))] = draw.integers(256)
         file.write_bytes(broken)
         found = cache.get(REQUEST)
         assert found is None or (np.array_equal(found[0], HR) and found[1] == 0.25)
