@@ -180,7 +180,7 @@ class LoRADiffusion(Distiller):
     def sample_grid(self, per_class: int) -> tuple[Tensor, list[int]]:
         """Samples to look at, float in [0, 1], (N, 3, side, side), and their classes; always from the same noise."""
         assert self.diffusion is not None
-        wanted = requests(np.full(self._class_sizes.shape, per_class), 1, self._labels, self._seed)
+        wanted = requests(np.where(self._class_sizes > 0, per_class, 0), 1, self._labels, self._seed)
         condition = conditions(self._real, wanted, self.device)
         start = starts(self._real, wanted, self.diffusion, self.sampler, self.device)
         return grid_samples(self.diffusion, self.sampler, condition, start), [request.label for request in wanted]
@@ -322,6 +322,7 @@ class LoRADiffusion(Distiller):
                 f"model.pretrained {self.pretrained} makes patches of {diffusion.side} pixels but data.patch_size is "
                 f"{side}; set data.patch_size (and candidate_size) to {diffusion.side}, or give another model"
             )
+        self.sampler.scheduler(diffusion.process.config)  # refuses more steps than there are noise levels
         guided = [
             key
             for key, on in (

@@ -19,6 +19,9 @@ SHOWN = 5  # tensors that an error lists
 ABSENT = "nothing"
 """Stands in messages for a value that one of two records does not have."""
 
+MEANING = {"base": "base (weights of model.pretrained and model.autoencoder)"}
+"""What messages call a setting that users do not know by its key."""
+
 
 def trainable_state(denoiser: nn.Module) -> dict[str, Tensor]:
     """Copies of the trainable parameters, by the names of `named_parameters`."""
@@ -105,17 +108,19 @@ def check_record(origin: Path | str, saved: Mapping[str, Any], expected: Mapping
         expected: the model's.
 
     Raises:
-        ValueError: when they differ; a line for each setting.
+        ValueError: when they differ; every setting that does is named.
     """
     ours, theirs = dict(_leaves(json.loads(json.dumps(expected)))), dict(_leaves(saved))
-    lines = [
-        f"{key}: the adapter was trained with {theirs.get(key, ABSENT)}, this model has {ours.get(key, ABSENT)}; "
-        f"set it to {theirs.get(key, ABSENT)} or train an adapter for this model"
+    differing = [
+        f"{MEANING.get(key, key)} is {theirs.get(key, ABSENT)} there and {ours.get(key, ABSENT)} here"
         for key in sorted(ours.keys() | theirs.keys())
         if key not in ours or key not in theirs or ours[key] != theirs[key]
     ]
-    if lines:
-        raise ValueError("\n".join([f"{origin} does not belong to this model:", *lines]))
+    if differing:
+        raise ValueError(
+            f"{origin} does not belong to this model: {'; '.join(differing)}; set what differs as it is there, or "
+            "train an adapter for this model"
+        )
 
 
 def check_tensors(origin: Path | str, tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
@@ -139,7 +144,7 @@ def check_tensors(origin: Path | str, tensors: Mapping[str, Tensor], parameters:
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise ValueError(
-            "\n".join([f"{origin} does not fit this model; train an adapter for it:", *lines[:SHOWN], *more])
+            f"{origin} does not fit this model; train an adapter for it: {'; '.join([*lines[:SHOWN], *more])}"
         )
 
 

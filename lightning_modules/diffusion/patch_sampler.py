@@ -73,9 +73,6 @@ class PatchSampler:
             start = starts(self._real, requests, self._diffusion, self._sampler, device)
             latents = sample(self._diffusion, self._sampler, condition, noises, start)
             decoded = self._diffusion.codec.decode(latents).float()
-            if self._sampler.restore and start is not None:
-                lost = real_patches(self._real, requests, device) - self._diffusion.codec.decode(start).float()
-                decoded = decoded + lost
         if not decoded.isfinite().all():
             raise ValueError("samples are not finite; use trainer.precision 32-true or bf16-mixed, or other weights")
         return list((decoded.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
@@ -95,13 +92,9 @@ def starts(
     if sampler.strength == 1:
         return None
     with torch.inference_mode():
-        latents: Tensor = diffusion.codec.encode(real_patches(real, requests, device))
+        patches = real.whole([request.real for request in requests]).to(device).to_float()
+        latents: Tensor = diffusion.codec.encode(patches.hr)
     return latents
-
-
-def real_patches(real: CropDataset, requests: Sequence[Request], device: torch.device) -> Tensor:
-    """The real patches that samples start from, float in [0, 1], (B, 3, side, side)."""
-    return real.whole([request.real for request in requests]).to(device).to_float().hr
 
 
 def identity(sampler: Sampler, seed: int, weights: str, real: str | None) -> dict[str, Any]:

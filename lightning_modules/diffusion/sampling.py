@@ -25,8 +25,6 @@ class Sampler:
         guidance: strength of classifier-free guidance (Ho and Salimans, 2022); 1 is without, and twice as fast.
         strength: 1 starts from noise alone. Below 1, a real training patch with that share of the noise levels is the
             start (SDEdit, Meng et al., ICLR 2022), and with less strength the sample stays closer to it.
-        restore: where the strength is below 1, whether a sample gets back what the autoencoder loses of its real patch;
-            at a small strength this is its fine detail, at a great one it no longer belongs to the sample.
 
     Raises:
         ValueError: when a number is out of range.
@@ -36,7 +34,6 @@ class Sampler:
     steps: int = 50
     guidance: float = 4.0
     strength: float = 1.0
-    restore: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 1 <= self.guidance < math.inf:
@@ -45,8 +42,6 @@ class Sampler:
             )
         if not 0 < self.strength <= 1:
             raise ValueError(f"model.sampler.strength is {self.strength:g}; expected a share above 0 and up to 1")
-        if self.restore and self.strength == 1:
-            raise ValueError("model.sampler.restore needs real patches to start from; set strength below 1")
 
     def scheduler(self, config: dict[str, Any]) -> Any:
         """The diffusers scheduler, its timesteps set.
