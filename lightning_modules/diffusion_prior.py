@@ -186,6 +186,7 @@ class DiffusionPrior(L.LightningModule):
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Logs the denoising error of held-out patches, and how well the autoencoder brings them back."""
+        self._register_scale()  # a checkpoint has the variance that it follows from, not the scale
         for name, value in held_out_metrics(self._diffusion, batch.hr).items():
             self.log(f"val/{name}", value, prog_bar=name == "denoising_loss", batch_size=1, sync_dist=True)
 
@@ -204,7 +205,18 @@ class DiffusionPrior(L.LightningModule):
         self.schedule.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets the command line win over the checkpoint's optimiser settings."""
+        """Refuses a checkpoint of another model, and lets the command line win over its optimiser settings.
+
+        Raises:
+            ValueError: when the checkpoint is not of this model.
+        """
+        saved = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+        other = [name for name, tensor in self.state_dict().items() if saved.get(name) != tensor.shape]
+        if other:
+            raise ValueError(
+                f"the file is no checkpoint of this DiffusionPrior: {other[0]} is missing there, or has another shape "
+                f"({len(other)} such); give one with the same denoiser, autoencoder, patch size and classes"
+            )
         self.schedule.load(checkpoint, self)
 
     def export(self, run: Path) -> None:

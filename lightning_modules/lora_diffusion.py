@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -98,7 +99,7 @@ class LoRADiffusion(Distiller):
         init_from: str | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= label_dropout < 1 or oversample < 1:
+        if not (0 <= label_dropout < 1 and 1 <= oversample < math.inf):
             raise ValueError(
                 f"model.label_dropout is {label_dropout} and model.oversample {oversample}; expected a share from 0 to "
                 "below 1, and at least 1"
@@ -141,6 +142,11 @@ class LoRADiffusion(Distiller):
             return
         patches = self._data.training_patches()
         classes = _classes(patches)
+        if self.condition == "features" and patches.features is None:
+            raise ValueError(
+                f"model.condition is features but {type(self._data).__name__} has none; use data SelectedPatches, or "
+                "condition label"
+            )
         diffusion = load_pretrained(self.pretrained, self.autoencoder)
         self._refuse_misfits(diffusion)
         set_classes(diffusion.denoiser, classes)
@@ -190,7 +196,8 @@ class LoRADiffusion(Distiller):
         assert self.diffusion is not None
         reads_real = self.condition == "features" or self.sampler.strength < 1
         weights = digest_tensors(trainable_state(self.diffusion.denoiser)) + self._base
-        decides = identity(self.sampler, self._seed, weights, self._data.fingerprint if reads_real else None)
+        real = self._data.fingerprint if reads_real else None
+        decides = identity(self.sampler, self._seed, weights, real, str(self.trainer.precision))
         cache = SampleCache(self._data.cache, decides)
         self._sample = PatchSampler(self.diffusion, self.sampler, self._real, self._seed, cache)
 
@@ -220,7 +227,7 @@ class LoRADiffusion(Distiller):
         if self.selection is None and self.oversample == 1:
             return None
         chooser = self.selection or Keep()
-        quotas = dict(enumerate(self._quotas.tolist()))
+        quotas = {label: count for label, count in enumerate(self._quotas.tolist()) if count}
         count = quotas if self.budget.ipc is not None else sum(quotas.values())
         real = chooser.pool(self._real_batches(), self.device) if chooser.match_real else None
         chosen: list[int] = chooser.choose(patches(), count, self._seed, self._data.scale, self.device, real).tolist()

@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIDE, CLASSES = 16, 3
 MODEL = "--model.init_args."
 LORA = "{class_path: LoRA, init_args: {rank: 2}}"
-SAMPLER = "{method: ddim, steps: 3, guidance: 1.0, strength: 1.0, restore: false}"
+SAMPLER = "{method: ddim, steps: 3, guidance: 1.0, strength: 1.0}"
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:

@@ -11,7 +11,6 @@ import yaml
 
 from cli.app import SRDistillCLI
 from comparison.planning.regimes import read_regime
-from lightning_modules.diffusion.codec import AutoencoderSpec
 from main import main
 from tests.diffusion_runs import MODEL, provenance, small, write_model
 
@@ -131,26 +130,21 @@ def test_diffusion(small_data: list[str]) -> None:
 
 
 def test_larger_diffusion(small_data: list[str], tmp_path: Path) -> None:
-    """In latents of a quarter of the side; the data's file names an experiment of its own, which all three have."""
+    """The same in latents of a quarter of the side."""
     options = [*small_data, *NO_PICTURES]
-    prior = diffusion("fit", "bsd", "prior", *options, f"{MODEL}autoencoder_steps", "1")
-    assert (prior.run_dir / "pipeline" / "vae").is_dir()
-    lora = diffusion("fit", "bsd", "lora", *options, f"{MODEL}pretrained", str(prior.run_dir))
-    adapted = [f"{MODEL}pretrained", str(prior.run_dir), f"{MODEL}init_from", str(lora.run_dir)]
-    diffusion("predict", "bsd", "sample", *options, *adapted)
+    diffusion("fit", "bsd", "prior", *options, f"{MODEL}autoencoder_steps", "1")
+    diffusion("fit", "bsd", "lora", *options)
+    diffusion("predict", "bsd", "sample", *options)
     assert provenance(tmp_path / "distilled" / "diffusion")["model"]["latent_shape"] == [12, 4, 4]
 
 
 @pytest.mark.parametrize("adaptation", ["LoRA", "DiffFit"])
 def test_published_diffusion(adaptation: str, small_paper: list[str], tmp_path: Path) -> None:
     """On a pipeline of this machine; of each class one patch, not ten."""
-    pretrained = write_model(tmp_path / "model", AutoencoderSpec("kl", channels=8, stages=2))
+    pretrained = write_model(tmp_path / "model")
     options = [*small_paper, f"{MODEL}pretrained", str(pretrained), f"{MODEL}adaptation", adaptation]
-    fitted = diffusion("fit", "paper", "lora", *options)
-    assert fitted.trainer.global_step == 2
-    diffusion(
-        "predict", "paper", "sample", *options, f"{MODEL}init_from", str(fitted.run_dir), f"{MODEL}budget.ipc", "1"
-    )
+    assert diffusion("fit", "paper", "lora", *options).trainer.global_step == 2
+    diffusion("predict", "paper", "sample", *options, f"{MODEL}budget.ipc", "1")
     record = provenance(tmp_path / "distilled" / "diffusion")
     assert record["samples"]["sampled"] == 7
     assert record["model"]["adaptation"]["class"] == adaptation
@@ -164,12 +158,9 @@ def test_published_diffusion_is_parsed(command: str, step: str, capsys: pytest.C
     config = yaml.safe_load(capsys.readouterr().out)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert model["pretrained"] == "facebook/DiT-XL-2-512"
-    assert model["sampler"] == {"method": "ddim", "steps": 50, "guidance": 4.0, "strength": 1.0, "restore": False}
-    assert (data["root"], data["patch_size"], data["pseudo_labels"]["init_args"]["classes"]) == (
-        "OutdoorSceneTrain_v2",
-        512,
-        7,
-    )
+    assert model["sampler"] == {"method": "ddim", "steps": 50, "guidance": 4.0, "strength": 1.0}
+    assert (data["root"], data["patch_size"]) == ("OutdoorSceneTrain_v2", 512)
+    assert data["pseudo_labels"]["init_args"]["classes"] == 7
     assert [one["init_args"]["below"] for one in data["filters"]] == [23]
     if step == "sample":
         assert model["budget"] == {"ipc": 10, "patches": None, "percent": None}
@@ -301,9 +292,10 @@ def test_every_selection_is_a_regime(file: Path) -> None:
 
 
 def test_every_regime_is_in_a_plan() -> None:
-    """Which are read above."""
-    plans = [yaml.safe_load(file.read_text()) for file in PLANS]
-    assert {*names(REGIMES)} <= {name for plan in plans for name in plan["regimes"]}
+    """Which are read above; by its name or as what another one extends."""
+    regimes = [yaml.safe_load(file.read_text())["regimes"] for file in PLANS]
+    extended = {regime.get("extends") for given in regimes for regime in given.values()}
+    assert {*names(REGIMES)} <= {name for given in regimes for name in given} | extended
 
 
 def test_every_file_is_covered() -> None:

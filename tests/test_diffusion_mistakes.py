@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.errors import message_for_users
 from datamodules.distilled import DistilledPatch, write_distilled
+from main import main
 from tests.diffusion_runs import MODEL, adapting, budget, fit_lora, run, sample, small, write_model
 
 ALL_OFF = "{simple: 0, representativeness: 0, diversity: 0, high_frequency: 0}"
@@ -50,7 +51,11 @@ def complaint(tmp_path: Path) -> Callable[..., str]:
         assert said is not None, error.value
         assert "\n" not in said
         assert len(said) < 400
-        assert not [*tmp_path.glob("runs/**/*.ckpt"), *tmp_path.glob("runs/**/adapter"), *tmp_path.glob("cache/samples")]
+        assert not [
+            *tmp_path.glob("runs/**/*.ckpt"),
+            *tmp_path.glob("runs/**/adapter"),
+            *tmp_path.glob("cache/samples"),
+        ]
         return said
 
     return failed
@@ -61,8 +66,11 @@ def complaint(tmp_path: Path) -> Callable[..., str]:
     [
         ([f"{MODEL}pretrained", "./nowhere"], "model.pretrained ./nowhere: no such folder; give a folder of diffusers"),
         (["--data.init_args.patch_size", "32"], "makes patches of 16 pixels but data.patch_size is 32; set data.patch"),
-        (["--data.init_args.pseudo_labels", "null"], "needs pseudo-labels: use data SelectedPatches with pseudo_labels"),
-        (["--data.init_args.pseudo_labels.classes", "500"], "500 classes"),
+        (
+            ["--data.init_args.pseudo_labels", "null"],
+            "needs pseudo-labels: use data SelectedPatches with pseudo_labels",
+        ),
+        (["--data.init_args.pseudo_labels.classes", "500"], "500 pseudo-classes cannot be made of 81 candidates"),
         ([f"{MODEL}losses", ALL_OFF], "model.losses has only weights of 0, which train nothing; set one"),
         ([f"{MODEL}losses.diversity", "-1"], "model.losses.diversity is -1"),
         ([f"{MODEL}budget", "{ipc: 2, patches: 3}"], "budget has patches and ipc; set one of them"),
@@ -123,12 +131,12 @@ def test_guidance_without_null_class(
 @pytest.mark.parametrize(
     ("mistake", "expected"),
     [
-        (["--data.init_args.pseudo_labels.classes", "4"], "classes: the adapter was trained with 3, this model has 4"),
+        (["--data.init_args.pseudo_labels.classes", "4"], "classes is 3 there and 4 here"),
         (
             [f"{MODEL}adaptation", "{class_path: LoRA, init_args: {rank: 3, alpha: 2}}"],
-            "adaptation.rank: the adapter was trained with 2, this model has 3",
+            "adaptation.rank is 2 there and 3 here",
         ),
-        ([f"{MODEL}condition", "features"], "condition: the adapter was trained with label, this model has features"),
+        ([f"{MODEL}condition", "features"], "condition is label there and features here"),
     ],
     ids=["classes", "rank", "condition"],
 )
@@ -152,7 +160,7 @@ def test_adapter_of_another_model(
 ) -> None:
     other = write_model(tmp_path / "other", seed=1)
     said = complaint(sample, *options, f"{MODEL}pretrained", str(other), f"{MODEL}init_from", str(made.adapter))
-    assert "base: the adapter was trained with " in said
+    assert "does not belong to this model: base (weights of model.pretrained and model.autoencoder) is " in said
 
 
 def test_checkpoint_of_another_module(
@@ -161,10 +169,10 @@ def test_checkpoint_of_another_module(
     checkpoint = ["--ckpt_path", str(made.network / "checkpoints" / "last.ckpt")]
     expected = "is no checkpoint of LoRADiffusion"
     assert expected in complaint(fit_lora, *options, *checkpoint)
-    assert expected in complaint(sample, *options, *budget(ipc=1), *checkpoint)
-    prior = [*small(tiny), *DENOISER, f"{MODEL}autoencoder", "null"]
-    said = complaint(lambda *args: run("fit", "distill/diffusion/prior.yaml", *args), *prior, *checkpoint)
-    assert "is no checkpoint of DiffusionPrior" in said
+    assert expected in complaint(sample, *options, *budget(ipc=1), f"{MODEL}init_from", "null", *checkpoint)
+    prior = [*small(tiny), *DENOISER, f"{MODEL}autoencoder", "null", *checkpoint]
+    said = complaint(run, "fit", "distill/diffusion/prior.yaml", *prior)
+    assert "is no checkpoint of this DiffusionPrior" in said
 
 
 def test_sampling_without_an_adapter(options: list[str], complaint: Callable[..., str]) -> None:
@@ -178,7 +186,16 @@ def test_features_of_data_that_have_none(
     """A distilled set has pseudo-labels alone."""
     patches = [DistilledPatch(np.full((16, 16, 3), 9 * n, np.uint8), None, {"pseudo_label": n % 3}) for n in range(6)]
     write_distilled(tmp_path / "set", patches, 4, {"method": "none"})
-    data = {"class_path": "SyntheticPatches", "distilled": str(tmp_path / "set"), "root": str(tiny_photographs)}
-    own = [part for part in options if "pseudo_labels" not in part]
-    assert data
-    assert own
+    data = {"distilled": str(tmp_path / "set"), "root": str(tiny_photographs), "patch_size": 16, "batch_size": 4}
+    of_data = [word for key, value in data.items() for word in (f"--data.init_args.{key}", str(value))]
+    pretrained = options.index(f"{MODEL}pretrained")
+    model = [
+        *options[pretrained : pretrained + 2],
+        f"{MODEL}condition",
+        "features",
+        "--run.root",
+        str(tmp_path / "runs"),
+    ]
+    for_all = ["--data", "SyntheticPatches", *of_data, *model, "--trainer.accelerator", "cpu"]
+    said = complaint(lambda: main(["fit", "--model", "LoRADiffusion", *for_all]))
+    assert said.startswith("model.condition is features but SyntheticPatches has none")

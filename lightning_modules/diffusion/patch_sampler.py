@@ -97,6 +97,7 @@ def starts(
     return latents
 
 
-def identity(sampler: Sampler, seed: int, weights: str, real: str | None) -> dict[str, Any]:
+def identity(sampler: Sampler, seed: int, weights: str, real: str | None, precision: str) -> dict[str, Any]:
     """Everything that decides samples: settings, seed, digest of the weights, and of the real patches where they do."""
-    return {"format": 1, **dataclasses.asdict(sampler), "seed": seed, "weights": weights, "real": real}
+    own = {"format": 1, "seed": seed, "weights": weights, "real": real, "precision": precision}
+    return {**own, **dataclasses.asdict(sampler)}

@@ -61,7 +61,7 @@ def load_autoencoder(source: str) -> Autoencoder:
 def _find_autoencoder(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        folder = hub_folder(source, ["config.json", "*.safetensors"], "give model.autoencoder as a folder of diffusers")
+        folder = hub_folder(source, ["config.json", "diffusion_pytorch_model*"], "give model.autoencoder as a folder")
     folder = newest(folder, PIPELINE)
     return folder / AUTOENCODER if (folder / AUTOENCODER).is_dir() else folder
 
@@ -109,7 +109,10 @@ def fingerprint(source: str, autoencoder: str | None = None) -> str:
 
 
 def save_pretrained(diffusion: LatentDiffusion, folder: Path) -> None:
-    """Writes a diffusers pipeline, which DiTPipeline loads where there is an autoencoder; complete or not at all."""
+    """Writes a diffusers pipeline, complete or not at all; DiTPipeline loads it where there is an autoencoder.
+
+    DiTPipeline takes 1000 for the null class, whatever the model has: use it without guidance.
+    """
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         if isinstance(diffusion.codec, Autoencoder):

@@ -112,15 +112,16 @@ def test_samples_that_are_not_finite_are_refused_and_not_kept(tiny_diffusion, re
 
 
 def test_everything_that_decides_samples_is_in_their_identity():
-    base = identity(Sampler(), 0, "weights", None)
+    base = identity(Sampler(), 0, "weights", None, "32-true")
     others = [
-        identity(Sampler("ddpm"), 0, "weights", None),
-        identity(Sampler(steps=49), 0, "weights", None),
-        identity(Sampler(guidance=3.0), 0, "weights", None),
-        identity(Sampler(strength=0.5), 0, "weights", None),
-        identity(Sampler(), 1, "weights", None),
-        identity(Sampler(), 0, "others", None),
-        identity(Sampler(), 0, "weights", "patches"),
+        identity(Sampler("ddpm"), 0, "weights", None, "32-true"),
+        identity(Sampler(steps=49), 0, "weights", None, "32-true"),
+        identity(Sampler(guidance=3.0), 0, "weights", None, "32-true"),
+        identity(Sampler(strength=0.5), 0, "weights", None, "32-true"),
+        identity(Sampler(), 1, "weights", None, "32-true"),
+        identity(Sampler(), 0, "others", None, "32-true"),
+        identity(Sampler(), 0, "weights", "patches", "32-true"),
+        identity(Sampler(), 0, "weights", None, "bf16-mixed"),
     ]
     assert all(other != base for other in others)
-    assert identity(Sampler(), 0, "weights", None) == base
+    assert identity(Sampler(), 0, "weights", None, "32-true") == base
