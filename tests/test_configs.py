@@ -111,14 +111,14 @@ def diffusion(command: str, size: str, step: str, *args: str) -> SRDistillCLI:
 def small_data(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options for patches of 16 pixels of the tiny pictures, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    return [*small(tiny), "--data.init_args.validation", "1", "--run.root", "runs"]
+    return [*small(tiny), "--data.init_args.validation", "1", "--run.root", "runs", *NO_PICTURES]
 
 
 @pytest.fixture
 def small_paper(small_data: list[str]) -> list[str]:
     """What the published setting needs besides: any patch is hard enough, and features without weights."""
     any_patch = ["--data.init_args.filters", "[]", "--data.init_args.candidate_stride", "16"]
-    return [*small_data, *any_patch, "--data.init_args.features", "Descriptor", *NO_PICTURES]
+    return [*small_data, *any_patch, "--data.init_args.features", "Descriptor"]
 
 
 def test_diffusion(small_data: list[str]) -> None:
@@ -131,10 +131,9 @@ def test_diffusion(small_data: list[str]) -> None:
 
 def test_larger_diffusion(small_data: list[str], tmp_path: Path) -> None:
     """The same in latents of a quarter of the side."""
-    options = [*small_data, *NO_PICTURES]
-    diffusion("fit", "bsd", "prior", *options, f"{MODEL}autoencoder_steps", "1")
-    diffusion("fit", "bsd", "lora", *options)
-    diffusion("predict", "bsd", "sample", *options)
+    diffusion("fit", "bsd", "prior", *small_data, f"{MODEL}autoencoder_steps", "1")
+    diffusion("fit", "bsd", "lora", *small_data)
+    diffusion("predict", "bsd", "sample", *small_data)
     assert provenance(tmp_path / "distilled" / "diffusion")["model"]["latent_shape"] == [12, 4, 4]
 
 

@@ -5,6 +5,7 @@ What is written is checked against diffusers, which reads the prior, and against
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_prior_in_pixels(tiny_in: Any, tmp_path: Path) -> None:
         assert torch.equal(weight, last(prior)["state_dict"][f"diffusion.denoiser.{name}"])
     assert DDIMScheduler.from_pretrained(prior / "pipeline" / "scheduler").config.clip_sample
     assert {path.name for path in (prior / "pipeline").iterdir()} == {"transformer", "scheduler"}
+
+
+@pytest.mark.parametrize("part", ["prior", "lora"])
+def test_checkpoints_measure_as_in_training(part: str, chain: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`validate` finds the last validation's loss again, by the average and the autoencoder's scale."""
+    monkeypatch.chdir(chain.root)
+    folder = getattr(chain, part)
+    with (folder / "metrics.csv").open() as file:
+        *_, expected = (row["val/denoising_loss"] for row in csv.DictReader(file) if row["val/denoising_loss"])
+    own = [*DENOISER, *IN_LATENTS] if part == "prior" else []
+    weights = ["--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+    again = run("validate", f"distill/diffusion/{part}.yaml", *chain.tiny, *own, *weights)
+    assert again.trainer.callback_metrics["val/denoising_loss"].item() == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_only_the_adapter_is_saved(chain: SimpleNamespace) -> None:
