@@ -14,6 +14,8 @@ PACKAGES = (
     "lightning",
     "jsonargparse",
     "torchmetrics",
+    "diffusers",
+    "peft",
     "spandrel",
     "safetensors",
     "numpy",

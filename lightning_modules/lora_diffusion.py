@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -196,8 +197,8 @@ class LoRADiffusion(Distiller):
         assert self.diffusion is not None
         reads_real = self.condition == "features" or self.sampler.strength < 1
         weights = digest_tensors(trainable_state(self.diffusion.denoiser)) + self._base
-        real = self._data.fingerprint if reads_real else None
-        decides = identity(self.sampler, self._seed, weights, real, str(self.trainer.precision))
+        real = hashlib.sha256(self._data.fingerprint.encode() + self._labels.tobytes()).hexdigest()
+        decides = identity(self.sampler, self._seed, weights, real if reads_real else None, str(self.trainer.precision))
         cache = SampleCache(self._data.cache, decides)
         self._sample = PatchSampler(self.diffusion, self.sampler, self._real, self._seed, cache)
 

@@ -140,19 +140,21 @@ def test_guidance_without_null_class(
     ],
     ids=["classes", "rank", "condition"],
 )
-@pytest.mark.parametrize("given", ["init_from", "ckpt_path"])
 def test_adapter_of_another_kind(
-    given: str,
-    mistake: list[str],
-    expected: str,
-    made: SimpleNamespace,
-    options: list[str],
-    complaint: Callable[..., str],
+    mistake: list[str], expected: str, made: SimpleNamespace, options: list[str], complaint: Callable[..., str]
 ) -> None:
-    checkpoint = made.adapter / "checkpoints" / "last.ckpt"
-    weights = {"init_from": [f"{MODEL}init_from", str(made.adapter)], "ckpt_path": ["--ckpt_path", str(checkpoint)]}
-    command = sample if given == "init_from" else fit_lora
-    assert expected in complaint(command, *options, *mistake, *weights[given])
+    assert expected in complaint(sample, *options, *mistake, f"{MODEL}init_from", str(made.adapter))
+
+
+def test_checkpoint_of_another_adapter(
+    made: SimpleNamespace, options: list[str], complaint: Callable[..., str]
+) -> None:
+    """In classes, or in the losses, whose memories it has."""
+    checkpoint = ["--ckpt_path", str(made.adapter / "checkpoints" / "last.ckpt")]
+    four = ["--data.init_args.pseudo_labels.classes", "4"]
+    assert "classes is 3 there and 4 here" in complaint(fit_lora, *options, *four, *checkpoint)
+    said = complaint(fit_lora, *options, f"{MODEL}losses.memory", "2", *checkpoint)
+    assert "objective.minimax.real.vectors: saved with shape (3, 64, 768), this model (3, 2, 768)" in said
 
 
 def test_adapter_of_another_model(

@@ -164,11 +164,10 @@ def test_a_start_from_photographs_stays_near_them(real: CropDataset, sampled: Ca
     assert len(set(patches)) == 3 * CLASSES  # the smallest class has three
 
 
-@pytest.mark.parametrize("method", ["dpmsolver++", "ddpm"])
-def test_other_samplers_do_not_mind_the_batch_either(
-    method: str, sampled: Callable[..., Path], forget: Callable[[], None]
+def test_noise_of_each_step_does_not_mind_the_batch_either(
+    sampled: Callable[..., Path], forget: Callable[[], None]
 ) -> None:
-    options = [*budget(ipc=2), f"{MODEL}sampler.method", method, f"{MODEL}sampler.guidance", "2"]
+    options = [*budget(ipc=2), f"{MODEL}sampler.method", "ddpm", f"{MODEL}sampler.guidance", "2"]
     first = sampled(*options)
     forget()
     second = sampled(*options, "--data.init_args.batch_size", "6")
