@@ -17,6 +17,7 @@ from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledSet
 from datamodules.image_files import read_rgb
 from datamodules.pair import PairBatch
+from datamodules.selection.computed import exact_inference
 from datamodules.selection.criteria import PSNRBicubic
 from datamodules.selection.distances import Nearest, nearest, standardiser
 from datamodules.selection.features import Descriptor
@@ -189,10 +190,11 @@ def _draw_windows(
     )
 
 
-@torch.no_grad()
 def _embed(pixels: Tensor, features: Features, device: torch.device) -> Tensor:
-    """Float32 (B, D), on the CPU."""
-    return torch.cat([features(part.to(device).float() / 255).float().cpu() for part in pixels.split(CHUNK)])
+    """Float32 (B, D), on the CPU; computed as the cached vectors of real patches are."""
+    with exact_inference():
+        vectors = [features(part.to(device).float() / 255).float().cpu() for part in pixels.split(CHUNK)]
+    return torch.cat(vectors)
 
 
 def _psnr_bicubic(pixels: Tensor, scale: int) -> Tensor:

@@ -45,7 +45,7 @@ class SampleGrid(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if not self.per_class or sample is None or not fitting:
             return
-        with torch.no_grad():
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
             picture = grid(*sample(self.per_class))
         self._folder.mkdir(parents=True, exist_ok=True)
         picture.save(self._folder / f"samples_{trainer.global_step:08d}.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from datamodules.pair import PairBatch
 from lightning_modules.diffusion.codec import Autoencoder, AutoencoderSpec, Codec, PixelSpace
 from lightning_modules.diffusion.conditioning import classes_of, switch_off_dropout
-from lightning_modules.diffusion.held_out import held_out_metrics
+from lightning_modules.diffusion.held_out import held_out_error, reconstruction_psnr
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.pretrained import PIPELINE, load_autoencoder, save_pretrained
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
@@ -129,7 +130,15 @@ class DiffusionPrior(L.LightningModule):
         super().__init__()
         if zero_snr and prediction == "epsilon":
             raise ValueError("model.zero_snr leaves nothing to predict noise from; set model.prediction v_prediction")
-        check_share("label_dropout", label_dropout)
+        given = {"autoencoder_steps": autoencoder_steps, "kl_weight": kl_weight, "perceptual_weight": perceptual_weight}
+        for key, value in given.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"model.{key} is {value}; expected 0 or more")
+        if not 0 <= label_dropout < 1 or (min_snr is not None and not min_snr > 0):
+            raise ValueError(
+                f"model.label_dropout is {label_dropout} and model.min_snr {min_snr}; expected a share from 0 to below "
+                "1, and a positive gamma or null"
+            )
         self.denoiser_spec = denoiser
         self.autoencoder = autoencoder
         self.autoencoder_steps = autoencoder_steps if isinstance(autoencoder, AutoencoderSpec) else 0
@@ -144,6 +153,20 @@ class DiffusionPrior(L.LightningModule):
         self._lpips: list[nn.Module] = []  # in a list: its weights are no part of this module's
         self.register_buffer("latent_variance", torch.ones(()))
 
+    def setup(self, stage: str) -> None:
+        """Learns how many classes the data have.
+
+        Raises:
+            ValueError: when the run is over before the denoiser begins.
+        """
+        if 0 < self.trainer.max_steps <= self.autoencoder_steps:
+            raise ValueError(
+                f"trainer.max_steps is {self.trainer.max_steps} but model.autoencoder_steps {self.autoencoder_steps}, "
+                "after which the denoiser begins; set more max_steps"
+            )
+        labels = self.trainer.datamodule.training_patches().labels  # type: ignore[attr-defined]
+        self._classes = 1 if labels is None else int(labels.max()) + 1
+
     def configure_model(self) -> None:
         """Builds what is trained, for the data's patch size and classes.
 
@@ -152,15 +175,14 @@ class DiffusionPrior(L.LightningModule):
         """
         if self.diffusion is not None:
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        codec, side, labels = self._codec(data.patch_size), data.patch_size, data.training_patches().labels
+        side = int(self.trainer.datamodule.patch_size)  # type: ignore[attr-defined]
+        codec = self._codec(side)
         if side % codec.factor:
             raise ValueError(
                 f"data.patch_size is {side}; the autoencoder needs a multiple of {codec.factor}, "
                 f"such as {max(1, side // codec.factor) * codec.factor}"
             )
-        classes = 1 if labels is None else int(labels.max()) + 1
-        denoiser = self.denoiser_spec.build(codec.channels, side // codec.factor, classes)
+        denoiser = self.denoiser_spec.build(codec.channels, side // codec.factor, self._classes)
         switch_off_dropout(denoiser)
         self.diffusion = LatentDiffusion(codec, denoiser, NoiseProcess(self.process_config))
         self._refuse_waiting()
@@ -187,14 +209,22 @@ class DiffusionPrior(L.LightningModule):
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Logs the denoising error of held-out patches, and how well the autoencoder brings them back."""
         self._register_scale()  # a checkpoint has the variance that it follows from, not the scale
-        for name, value in held_out_metrics(self._diffusion, batch.hr).items():
-            self.log(f"val/{name}", value, prog_bar=name == "denoising_loss", batch_size=1, sync_dist=True)
+        error, psnr = held_out_error(self._diffusion, batch), reconstruction_psnr(self._diffusion, batch)
+        if error is not None:
+            self.log("val/denoising_loss", error, prog_bar=True, batch_size=1, sync_dist=True)
+        if psnr is not None:
+            self.log("val/reconstruction_psnr", psnr, batch_size=1, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Steps a scheduler that watches the validation."""
+        self.schedule.after_validation(self, {key: float(v) for key, v in self.trainer.callback_metrics.items()})
 
     def sample_grid(self, per_class: int) -> tuple[Tensor, list[int]]:
         """Samples to look at, float in [0, 1], (N, 3, side, side), and their classes; always from the same noise."""
         labels = [label for label in range(classes_of(self._diffusion.denoiser)) for _ in range(per_class)]
         condition = torch.tensor(labels, device=self.device)
-        return grid_samples(self._diffusion, self.sampler, condition), labels
+        at_once = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return grid_samples(self._diffusion, self.sampler, condition, at_once), labels
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser over everything that is trained."""
@@ -261,9 +291,7 @@ class DiffusionPrior(L.LightningModule):
             latents = self._diffusion.codec.encode(batch.hr)
         labels = torch.zeros_like(batch.index) if batch.label is None else batch.label
         denoised = self._diffusion.denoise(latents, labels, batch.index, self._seed, self.label_dropout)
-        if self.min_snr is None:
-            return denoised.error.mean()
-        return (denoised.error * self._diffusion.process.min_snr_weight(denoised.timesteps, self.min_snr)).mean()
+        return self._diffusion.weighted_error(denoised, self.min_snr)
 
     def _register_scale(self) -> None:
         """Brings the latents of an autoencoder trained here to variance 1, once it is trained."""
@@ -288,9 +316,3 @@ class DiffusionPrior(L.LightningModule):
                 "autoencoder and denoiser are trained one after the other, so that some gradients are always missing; "
                 "set trainer.strategy to ddp_find_unused_parameters_true"
             )
-
-
-def check_share(key: str, value: float) -> None:
-    """Raises ValueError when a share is not in [0, 1)."""
-    if not 0 <= value < 1:
-        raise ValueError(f"model.{key} is {value}; expected a share from 0 to below 1")

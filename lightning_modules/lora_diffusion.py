@@ -19,6 +19,7 @@ from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledPatch
 from datamodules.pair import PairBatch
 from datamodules.selection import Budget
+from datamodules.selection.candidates import BATCH_PIXELS
 from datamodules.selection.interfaces import Indices
 from datamodules.selection.keep import Keep
 from lightning_modules.diffusion.adaptation import Adaptation, LoRA
@@ -30,7 +31,7 @@ from lightning_modules.diffusion.adapter_file import (
     trainable_state,
 )
 from lightning_modules.diffusion.conditioning import condition_on_features, has_null, set_classes, switch_off_dropout
-from lightning_modules.diffusion.held_out import held_out_metrics
+from lightning_modules.diffusion.held_out import held_out_error
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.objective import LossTerms, Objective
 from lightning_modules.diffusion.patch_sampler import PatchSampler, conditions, identity, starts
@@ -40,9 +41,6 @@ from lightning_modules.diffusion.sample_cache import SampleCache, digest_tensors
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
 from lightning_modules.distiller import Distiller
 from lightning_modules.schedule import Schedule
-
-REAL_AT_ONCE = 512
-"""Real patches that are read at a time."""
 
 ADAPTER = "adapter"
 """Folder of a run that holds what it trained."""
@@ -131,6 +129,7 @@ class LoRADiffusion(Distiller):
         self._data.with_features = self.condition == "features"
         if stage == "predict":
             self._data.setup("fit")
+        self._patches = self._data.training_patches()
 
     def configure_model(self) -> None:
         """Reads the pretrained model, gives it the data's classes, and adds what is trained.
@@ -141,7 +140,7 @@ class LoRADiffusion(Distiller):
         """
         if self.diffusion is not None:
             return
-        patches = self._data.training_patches()
+        patches = self._real
         classes = _classes(patches)
         if self.condition == "features" and patches.features is None:
             raise ValueError(
@@ -157,8 +156,10 @@ class LoRADiffusion(Distiller):
         diffusion.codec.requires_grad_(False)
         self.adaptation.apply(diffusion.denoiser)
         self._base = fingerprint(self.pretrained, self.autoencoder)
-        self._patches, self.diffusion = patches, diffusion.train()
+        self.diffusion = diffusion.train()
         self.objective = Objective(self.losses, classes, diffusion.latent_shape, self._data.scale)
+        # DDP would send the memories, which are equal on all processes, around at every step.
+        self._ddp_params_and_buffers_to_ignore = [name for name in self._saved() if name.startswith("objective.")]
         if self.init_from is not None:
             folder = newest(Path(self.init_from).expanduser(), ADAPTER)
             load_adapter(folder, diffusion.denoiser, self.identity())
@@ -181,8 +182,13 @@ class LoRADiffusion(Distiller):
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Logs the denoising error of held-out patches."""
         assert self.diffusion is not None
-        for name, value in held_out_metrics(self.diffusion, batch.hr).items():
-            self.log(f"val/{name}", value, prog_bar=name == "denoising_loss", batch_size=1, sync_dist=True)
+        error = held_out_error(self.diffusion, batch)
+        if error is not None:
+            self.log("val/denoising_loss", error, prog_bar=True, batch_size=1, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Steps a scheduler that watches the validation."""
+        self.schedule.after_validation(self, {key: float(v) for key, v in self.trainer.callback_metrics.items()})
 
     def sample_grid(self, per_class: int) -> tuple[Tensor, list[int]]:
         """Samples to look at, float in [0, 1], (N, 3, side, side), and their classes; always from the same noise."""
@@ -190,7 +196,8 @@ class LoRADiffusion(Distiller):
         wanted = requests(np.where(self._class_sizes > 0, per_class, 0), 1, self._labels, self._seed)
         condition = conditions(self._real, wanted, self.device)
         start = starts(self._real, wanted, self.diffusion, self.sampler, self.device)
-        return grid_samples(self.diffusion, self.sampler, condition, start), [request.label for request in wanted]
+        images = grid_samples(self.diffusion, self.sampler, condition, self._data.batch_size, start)
+        return images, [request.label for request in wanted]
 
     def on_predict_start(self) -> None:
         """Looks for samples of these very weights that were made before."""
@@ -278,6 +285,7 @@ class LoRADiffusion(Distiller):
         if not self.trainer.training:  # memories matter to nobody else
             expected = self._trained()
             saved = {key: value for key, value in saved.items() if not key.startswith("objective.")}
+            checkpoint["state_dict"] = saved
         check_tensors("the checkpoint", saved, expected)
         self.schedule.load(checkpoint, self)
 
@@ -312,7 +320,8 @@ class LoRADiffusion(Distiller):
 
     def _real_batches(self) -> Iterator[PairBatch]:
         real, numbers = self._real, range(len(self._real.windows))
-        return (real.whole(numbers[at : at + REAL_AT_ONCE]) for at in range(0, len(numbers), REAL_AT_ONCE))
+        step = max(1, BATCH_PIXELS // self._data.patch_size**2)
+        return (real.whole(numbers[at : at + step]) for at in range(0, len(numbers), step))
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
@@ -329,6 +338,11 @@ class LoRADiffusion(Distiller):
             raise ValueError(
                 f"model.pretrained {self.pretrained} makes patches of {diffusion.side} pixels but data.patch_size is "
                 f"{side}; set data.patch_size (and candidate_size) to {diffusion.side}, or give another model"
+            )
+        if self.sampler.strength < 1 and any((w.height, w.width) != (side, side) for w in self._real.windows):
+            raise ValueError(
+                f"model.sampler.strength is {self.sampler.strength:g} but patches that samples start from are not "
+                f"{side} x {side} pixels; set data.candidate_size to data.patch_size, or strength to 1"
             )
         self.sampler.scheduler(diffusion.process.config)  # refuses more steps than there are noise levels
         guided = [

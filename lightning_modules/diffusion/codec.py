@@ -78,7 +78,8 @@ class Autoencoder(Codec):
             seeded: noise like the latents, to draw from the posterior; None takes its mode. AutoencoderTiny has no
                 variance: its latents are the mean of a normal distribution of variance 1.
         """
-        encoded = self.model.encode(2 * pixels - 1)
+        with _precise(pixels):
+            encoded = self.model.encode(2 * pixels - 1)
         if hasattr(encoded, "latent_dist"):
             posterior = encoded.latent_dist
             latents = posterior.mean if seeded is None else posterior.mean + posterior.std * seeded
@@ -87,8 +88,9 @@ class Autoencoder(Codec):
 
     def from_raw(self, latents: Tensor) -> Tensor:
         """RGB of latents before scaling."""
-        decoded: Tensor = self.model.decode(latents).sample
-        return (decoded + 1) / 2
+        with _precise(latents):
+            decoded: Tensor = self.model.decode(latents).sample
+        return (decoded.float() + 1) / 2
 
     @property
     def _shift(self) -> float:
@@ -147,6 +149,12 @@ class AutoencoderSpec:
                 sample_size=side,
             ).to(memory_format=torch.channels_last)
         )
+
+
+def _precise(tensor: Tensor) -> torch.autocast:
+    """Full precision where no gradient is needed: bfloat16 would round the pixels that are kept."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=torch.is_autocast_enabled(device) and torch.is_grad_enabled())
 
 
 def _stages(model: Any) -> list[int]:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from datamodules.pair import PairBatch
 from lightning_modules.diffusion.codec import PixelSpace
-from lightning_modules.diffusion.latent_diffusion import LatentDiffusion, held_out_patches
+from lightning_modules.diffusion.latent_diffusion import EVALUATED, LatentDiffusion, held_out_patches
 
 
-def held_out_metrics(diffusion: LatentDiffusion, images: Tensor) -> dict[str, Tensor]:
-    """Denoising error of patches of some images and, where there is an autoencoder, the PSNR of what it brings back.
-
-    Args:
-        diffusion: to measure.
-        images: RGB in [0, 1], (B, 3, H, W).
-
-    Returns:
-        Scalars `denoising_loss` and `reconstruction_psnr` (dB); none for images smaller than a patch.
-    """
-    patches = held_out_patches(images, diffusion.side)
+def held_out_error(diffusion: LatentDiffusion, batch: PairBatch) -> Tensor | None:
+    """Mean denoising error of patches of one image, a scalar; None for an image smaller than a patch."""
+    patches = held_out_patches(batch.hr, diffusion.side)
     if not len(patches):
-        return {}
-    latents = diffusion.codec.encode(patches)
-    numbers = torch.arange(len(patches), device=images.device)
-    metrics = {"denoising_loss": diffusion.held_out_error(latents, numbers).mean()}
-    if not isinstance(diffusion.codec, PixelSpace):
-        error = (diffusion.codec.decode(latents).clamp(0, 1) - patches).square().mean((1, 2, 3))
-        metrics["reconstruction_psnr"] = -10 * error.clamp_min(1e-10).log10().mean()
-    return metrics
+        return None
+    numbers = int(batch.index[0]) * EVALUATED + torch.arange(len(patches), device=patches.device)
+    return diffusion.held_out_error(diffusion.codec.encode(patches), numbers).mean()
+
+
+def reconstruction_psnr(diffusion: LatentDiffusion, batch: PairBatch) -> Tensor | None:
+    """PSNR of what the autoencoder brings back of patches of one image, in dB; None where there is nothing to bring."""
+    patches = held_out_patches(batch.hr, diffusion.side)
+    if not len(patches) or isinstance(diffusion.codec, PixelSpace):
+        return None
+    decoded = diffusion.codec.decode(diffusion.codec.encode(patches)).clamp(0, 1)
+    return -10 * (decoded - patches).square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean()

@@ -106,15 +106,23 @@ class LatentDiffusion(nn.Module):
     def held_out_error(self, clean: Tensor, numbers: Tensor) -> Tensor:
         """Mean squared error of the prediction on held-out patches, (B,), under the null condition where there is one.
 
-        Each patch is denoised at one of eight noise levels, by its number, with noise that is always the same.
+        Each patch is denoised at one of eight noise levels, by its number, with noise that is always the same;
+        the first patches of consecutive images have different ones.
 
         Args:
             clean: latents, (B, C, h, w).
-            numbers: of the patches, int64 (B,).
+            numbers: of the patches, int64 (B,): eight times the image's number, plus its own in the image.
         """
-        timesteps = ((numbers % EVALUATED + 0.5) / EVALUATED * self.process.steps).long()
+        level = (numbers + numbers // EVALUATED) % EVALUATED
+        timesteps = ((level + 0.5) / EVALUATED * self.process.steps).long()
         condition = blank_condition(self.denoiser, numbers)
         return self._at(clean, condition, timesteps, noise(0, "held out", numbers, clean.shape[1:])).error
+
+    def weighted_error(self, denoised: Denoised, min_snr: float | None) -> Tensor:
+        """Mean error of a batch, weighted by min-SNR where its gamma is given."""
+        if min_snr is None:
+            return denoised.error.mean()
+        return (denoised.error * self.process.min_snr_weight(denoised.timesteps, min_snr)).mean()
 
     def _dropped(self, condition: Tensor, dropped: Tensor) -> Tensor:
         shaped = dropped.reshape(-1, *[1] * (condition.ndim - 1))

@@ -84,7 +84,7 @@ class Objective(nn.Module):
         """
         losses = {}
         if self.terms.simple:
-            losses["simple"] = self._simple(denoised, diffusion)
+            losses["simple"] = diffusion.weighted_error(denoised, self.terms.min_snr)
         if self.minimax is not None:
             assert batch.label is not None
             latents = denoised.predicted.flatten(1), denoised.clean.flatten(1)
@@ -97,11 +97,6 @@ class Objective(nn.Module):
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """Their weighted sum."""
         return torch.stack([getattr(self.terms, name) * loss for name, loss in losses.items()]).sum()
-
-    def _simple(self, denoised: Denoised, diffusion: LatentDiffusion) -> Tensor:
-        if self.terms.min_snr is None:
-            return denoised.error.mean()
-        return (denoised.error * diffusion.process.min_snr_weight(denoised.timesteps, self.terms.min_snr)).mean()
 
     def _detail(self, term: HighFrequency, denoised: Denoised, batch: PairBatch, diffusion: LatentDiffusion) -> Tensor:
         """Where noise hides the patch, its prediction is a mean, which cannot have detail: it counts the less there."""

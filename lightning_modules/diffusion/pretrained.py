@@ -61,6 +61,8 @@ def load_autoencoder(source: str) -> Autoencoder:
 def _find_autoencoder(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
+        if _is_path(source):
+            raise FileNotFoundError(f"model.autoencoder {source}: no such folder; give one of diffusers, or a hub id")
         folder = hub_folder(source, ["config.json", "diffusion_pytorch_model*"], "give model.autoencoder as a folder")
     folder = newest(folder, PIPELINE)
     return folder / AUTOENCODER if (folder / AUTOENCODER).is_dir() else folder
@@ -85,7 +87,7 @@ def find_pretrained(source: str) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        if source.count("/") != 1 or source.startswith((".", "~", "/")):
+        if _is_path(source):
             raise FileNotFoundError(f"model.pretrained {source}: no such folder; {INSTEAD}")
         return hub_folder(
             source, [f"{DENOISER}/*", f"{SCHEDULER}/*", f"{AUTOENCODER}/*"], f"for model.pretrained {INSTEAD}"
@@ -98,14 +100,26 @@ def find_pretrained(source: str) -> Path:
     return folder
 
 
+def _is_path(source: str) -> bool:
+    """Whether no id on a hub is meant, which is OWNER/NAME: a missing folder must not become somebody's model."""
+    owner, *others = source.split("/")
+    return len(others) != 1 or owner.startswith((".", "~")) or owner in ("", "runs") or Path(owner).is_dir()
+
+
 def fingerprint(source: str, autoencoder: str | None = None) -> str:
     """SHA-256 of the files that `load_pretrained` reads, by which an adapter knows its model."""
     folder = find_pretrained(source)
     decoder = folder / AUTOENCODER if autoencoder is None else _find_autoencoder(autoencoder)
     parts = {DENOISER: folder / DENOISER, SCHEDULER: folder / SCHEDULER, AUTOENCODER: decoder}
-    files = [(part, file) for part, where in parts.items() for file in sorted(where.glob("*")) if file.is_file()]
+    files = [(part, file) for part, where in parts.items() for file in _read_files(where)]
     digests = [[part, file.name, digest_file(file)] for part, file in files]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def _read_files(folder: Path) -> list[Path]:
+    """Configuration and weights; where these are there twice, diffusers reads the safetensors."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return [*sorted(folder.glob("*.json")), *weights]
 
 
 def save_pretrained(diffusion: LatentDiffusion, folder: Path) -> None:

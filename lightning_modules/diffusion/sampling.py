@@ -14,6 +14,15 @@ from lightning_modules.diffusion.conditioning import null_condition
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.randomness import generators
 
+DETERMINISTIC = {
+    "algorithm_type": "dpmsolver++",
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+}
+"""Of DPM-Solver++, whatever the model's own scheduler is: steps at the noise levels that real patches start at."""
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -52,14 +61,17 @@ class Sampler:
         import diffusers
 
         classes = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler", "ddpm": "DDPMScheduler"}
-        own: dict[str, Any] = {"use_lu_lambdas": False} if self.method == "dpmsolver++" else {}
+        own: dict[str, Any] = dict(DETERMINISTIC) if self.method == "dpmsolver++" else {}
         if str(config.get("variance_type")).startswith("learned"):
             own["variance_type"] = "fixed_small"  # `LatentDiffusion` leaves out what the denoiser says of it
-        scheduler = getattr(diffusers, classes[self.method]).from_config({**config, **own})
-        levels = scheduler.config.num_train_timesteps
-        if self.steps > levels:
-            raise ValueError(f"model.sampler.steps is {self.steps}; the model has {levels} noise levels, so set fewer")
-        scheduler.set_timesteps(self.steps)
+        with torch.device("cpu"):  # Lightning builds models on their device, where NumPy cannot follow the scheduler
+            scheduler = getattr(diffusers, classes[self.method]).from_config({**config, **own})
+            levels = scheduler.config.num_train_timesteps
+            if self.steps > levels:
+                raise ValueError(
+                    f"model.sampler.steps is {self.steps}; the model has {levels} noise levels, so set fewer"
+                )
+            scheduler.set_timesteps(self.steps)
         return scheduler
 
 
@@ -97,15 +109,27 @@ def sample(
 
 
 def grid_samples(
-    diffusion: LatentDiffusion, sampler: Sampler, condition: Tensor, start: Tensor | None = None
+    diffusion: LatentDiffusion, sampler: Sampler, condition: Tensor, at_once: int, start: Tensor | None = None
 ) -> Tensor:
     """Samples to look at while a model trains, of noise that is always the same, so that pictures compare over time.
 
+    Args:
+        diffusion: see `sample`, as for sampler, condition and start.
+        sampler: how to.
+        condition: of each sample.
+        at_once: samples that memory has room for.
+        start: of each sample.
+
     Returns:
-        RGB in [0, 1], (B, 3, side, side), on the CPU; see `sample` for the arguments.
+        RGB in [0, 1], (B, 3, side, side), on the CPU.
     """
-    latents = sample(diffusion, sampler, condition, generators(0, "grid of samples", range(len(condition))), start)
-    return diffusion.codec.decode(latents).clamp(0, 1).float().cpu()
+    images = []
+    for numbers in torch.arange(len(condition)).split(at_once):
+        noises = generators(0, "grid of samples", numbers.tolist())
+        begin = None if start is None else start[numbers]
+        latents = sample(diffusion, sampler, condition[numbers], noises, begin)
+        images.append(diffusion.codec.decode(latents).clamp(0, 1).float().cpu())
+    return torch.cat(images)
 
 
 def _guided(

@@ -212,9 +212,9 @@ def test_the_global_generator_is_neither_used_nor_moved(tiny_diffusion):
 
 def test_pictures_of_training_are_of_the_same_noise_each_time(tiny_diffusion):
     diffusion, sampler = tiny_diffusion(), Sampler("ddpm", 2, 1.0)
-    pictures = grid_samples(diffusion, sampler, LABELS)
-    assert torch.equal(pictures, grid_samples(diffusion, sampler, LABELS))
-    torch.testing.assert_close(grid_samples(diffusion, sampler, LABELS[:1]), pictures[:1], rtol=0, atol=1e-5)
+    pictures = grid_samples(diffusion, sampler, LABELS, 2)
+    assert torch.equal(pictures, grid_samples(diffusion, sampler, LABELS, 2))
+    torch.testing.assert_close(grid_samples(diffusion, sampler, LABELS[:1], 2), pictures[:1], rtol=0, atol=1e-5)
     assert pictures.shape == (3, 3, 8, 8)
     assert pictures.min() >= 0
     assert pictures.max() <= 1
