@@ -43,7 +43,8 @@ from lightning_modules import Distiller
 
 PREDICT = (
     "Upscales the images of data.predict_root with trained weights; or, where the model is a method of distillation, "
-    "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path."
+    "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path, "
+    "LoRADiffusion one or model.init_args.init_from."
 )
 GROUPS = (
     *("run", "checkpoint", "ema", "image_grid", "selection_sheet", "sample_grid", "distilled", "sample_report"),

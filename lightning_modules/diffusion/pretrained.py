@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from datamodules.fingerprint import digest_file
-from datamodules.selection.features.weights import hub_folder, reading
+from datamodules.weight_files import hub_folder, reading
 from lightning_modules.diffusion.codec import Autoencoder, Codec, PixelSpace
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.process import NoiseProcess

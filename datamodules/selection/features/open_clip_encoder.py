@@ -12,8 +12,8 @@ from torch import Tensor
 
 from datamodules.fingerprint import digest_file
 from datamodules.selection.features.image_input import ImageInput, check_image_size
-from datamodules.selection.features.weights import hub_file, reading
 from datamodules.selection.interfaces import Features
+from datamodules.weight_files import hub_file, reading
 
 FOLDER_CONFIG = "open_clip_config.json"
 

@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 import pytest
 import torch
 
-from datamodules.selection.features.weights import hub_file, hub_folder, reading
+from datamodules.weight_files import hub_file, hub_folder, reading
 
 
 def test_a_file_is_downloaded_then_read_from_the_cache(hub, no_hub):
