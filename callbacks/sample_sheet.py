@@ -58,7 +58,8 @@ def _members(comparison: Comparison, patches: int) -> list[_Shown]:
 def _class(label: int, classes: list[int | None], most: int) -> _Shown:
     numbers = [number for number, own in enumerate(classes) if own == label]
     return _Shown(
-        [f"class {label}", f"{len(numbers):,} samples"], [numbers[place] for place in spread(len(numbers), most)]
+        [f"class {label}", f"{len(numbers):,} sample{'s' * (len(numbers) != 1)}"],
+        [numbers[place] for place in spread(len(numbers), most)],
     )
 
 
