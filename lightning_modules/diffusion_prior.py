@@ -23,9 +23,9 @@ from lightning_modules.diffusion.held_out import held_out_error, reconstruction_
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.pretrained import PIPELINE, load_autoencoder, save_pretrained
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
-from lightning_modules.diffusion.randomness import noise
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
 from lightning_modules.metrics import perceptual_network
+from lightning_modules.randomness import noise
 from lightning_modules.schedule import Schedule
 
 

@@ -35,11 +35,12 @@ from lightning_modules.diffusion.held_out import held_out_error
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.objective import LossTerms, Objective
 from lightning_modules.diffusion.patch_sampler import PatchSampler, conditions, identity, starts
-from lightning_modules.diffusion.pretrained import fingerprint, load_pretrained, newest
-from lightning_modules.diffusion.requests import Request, quotas, requests
+from lightning_modules.diffusion.pretrained import fingerprint, load_pretrained
 from lightning_modules.diffusion.sample_cache import SampleCache, digest_tensors
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
 from lightning_modules.distiller import Distiller
+from lightning_modules.requests import Request, quotas, requests
+from lightning_modules.run_parts import newest
 from lightning_modules.schedule import Schedule
 
 ADAPTER = "adapter"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -24,6 +25,9 @@ from datamodules.pair import PairBatch
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Indices = NDArray[np.int64]
+
+_PARSER = threading.Lock()
+"""CPython 3.11's parser, which `inspect.getsource` uses, may raise a SystemError in two threads at once."""
 
 
 class Part:
@@ -44,7 +48,8 @@ class Part:
         if cls.__module__.startswith("datamodules.selection."):
             return cls.__name__
         try:
-            source = inspect.getsource(cls)
+            with _PARSER:
+                source = inspect.getsource(cls)
         except (OSError, TypeError):  # typed into an interpreter
             source = ""
         return f"{cls.__module__}.{cls.__qualname__} {hashlib.sha256(source.encode()).hexdigest()[:16]}"

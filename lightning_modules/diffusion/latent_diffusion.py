@@ -12,7 +12,7 @@ from datamodules.augmentation.counter_rng import uniform
 from lightning_modules.diffusion.codec import Codec
 from lightning_modules.diffusion.conditioning import blank_condition, null_condition
 from lightning_modules.diffusion.process import NoiseProcess
-from lightning_modules.diffusion.randomness import noise
+from lightning_modules.randomness import noise
 
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel

@@ -17,6 +17,7 @@ from datamodules.weight_files import hub_folder, reading
 from lightning_modules.diffusion.codec import Autoencoder, Codec, PixelSpace
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.process import NoiseProcess
+from lightning_modules.run_parts import newest
 
 PIPELINE = "pipeline"
 """Folder of a run that holds what it trained, as diffusers lays it out."""
@@ -66,17 +67,6 @@ def _find_autoencoder(source: str) -> Path:
         folder = hub_folder(source, ["config.json", "diffusion_pytorch_model*"], "give model.autoencoder as a folder")
     folder = newest(folder, PIPELINE)
     return folder / AUTOENCODER if (folder / AUTOENCODER).is_dir() else folder
-
-
-def newest(folder: Path, part: str) -> Path:
-    """A folder that a run wrote: that of a run's folder, or of the newest run of an experiment's; else `folder` itself.
-
-    Args:
-        folder: runs/EXPERIMENT/fit/NAME or runs/EXPERIMENT, or anything else.
-        part: name of the folder in the run's.
-    """
-    runs = [folder / part, *sorted(folder.glob(f"fit/*/{part}"), key=lambda path: path.stat().st_mtime, reverse=True)]
-    return next((path for path in runs if path.is_dir()), folder)
 
 
 def find_pretrained(source: str) -> Path:

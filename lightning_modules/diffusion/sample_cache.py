@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from datamodules.distilled import Pixels
-from lightning_modules.diffusion.requests import Request
+from lightning_modules.requests import Request
 
 
 class SampleCache:

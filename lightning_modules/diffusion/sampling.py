@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_modules.diffusion.conditioning import null_condition
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
-from lightning_modules.diffusion.randomness import generators
+from lightning_modules.randomness import generators
 
 DETERMINISTIC = {
     "algorithm_type": "dpmsolver++",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.diffusion.requests import Request
 from lightning_modules.diffusion.sample_cache import SampleCache, digest_tensors
+from lightning_modules.requests import Request
 
 IDENTITY = {"method": "ddim", "steps": 50, "guidance": 4.0, "seed": 0, "weights": "abc", "real": None}
 REQUEST = Request(label=2, number=7, real=11)

@@ -10,8 +10,8 @@ from lightning_modules.diffusion.codec import AutoencoderSpec, PixelSpace
 from lightning_modules.diffusion.conditioning import condition_on_features
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
-from lightning_modules.diffusion.randomness import generators
 from lightning_modules.diffusion.sampling import Sampler, grid_samples, sample
+from lightning_modules.randomness import generators
 
 METHODS = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler", "ddpm": "DDPMScheduler"}
 LABELS = torch.tensor([1, 7, 9])

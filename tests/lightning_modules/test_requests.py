@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamodules.selection import Budget
-from lightning_modules.diffusion.requests import Request, quotas, requests
+from lightning_modules.requests import Request, quotas, requests
 
 SIZES = np.array([50, 30, 20])
 LABELS = np.repeat([0, 1, 2], SIZES)
