@@ -217,8 +217,9 @@ def _put_aside(patches: Sequence[DistilledPatch], path: Path) -> None:
     arrays: dict[str, Any] = {"metadata": np.array(json.dumps([dict(patch.metadata) for patch in patches]))}
     for number, patch in enumerate(patches):
         arrays[f"hr{number}"] = patch.hr
-        if patch.lr is not None:
-            arrays[f"lr{number}"] = patch.lr
+        for name, array in (("lr", patch.lr), ("latent", patch.latent)):
+            if array is not None:
+                arrays[f"{name}{number}"] = array
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
 
@@ -237,7 +238,8 @@ def _put_together(folder: Path, kept: Collection[int] | None = None) -> Iterator
         with np.load(path, allow_pickle=False) as saved:
             for number, metadata in enumerate(json.loads(str(saved["metadata"]))):
                 if wanted is None or made in wanted:
-                    yield DistilledPatch(saved[f"hr{number}"], saved.get(f"lr{number}"), metadata)
+                    lr, latent = saved.get(f"lr{number}"), saved.get(f"latent{number}")
+                    yield DistilledPatch(saved[f"hr{number}"], lr, metadata, latent)
                     given += 1
                 made += 1
     if kept is not None and given < len(kept):

@@ -15,8 +15,10 @@ from datamodules.base import SRDataModule
 from datamodules.bicubic import downscale, upscale
 from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledSet
+from datamodules.distilled.decoding import images_of
 from datamodules.image_files import read_rgb
 from datamodules.pair import PairBatch
+from datamodules.paths import cache_folder
 from datamodules.selection.computed import exact_inference
 from datamodules.selection.criteria import PSNRBicubic
 from datamodules.selection.distances import Nearest, nearest, standardiser
@@ -108,7 +110,7 @@ def compare(written: DistilledSet, data: SRDataModule, device: torch.device) -> 
     """
     features = feature_extractor(data)
     features.load(device)
-    samples = _read_samples(written)
+    samples = _read_samples(images_of(written, cache_folder(None), device))
     real = _draw_real(data, samples.pixels.shape[-1], features, device)
     return compare_patches(samples, _embed(samples.pixels, features, device), real, data.scale)
 
@@ -150,18 +152,18 @@ def feature_extractor(data: SRDataModule) -> Features:
     return features or Descriptor()
 
 
-def _read_samples(written: DistilledSet) -> Samples:
+def _read_samples(images: DistilledSet) -> Samples:
     """Evenly from the first to the last."""
-    if len(written.sizes) > 1 or written.sizes[0][0] != written.sizes[0][1]:
-        raise ValueError(f"samples of {len(written.sizes)} sizes, such as {written.sizes[0]}, are no squares of one")
-    lines = [written.metadata[number] for number in spread(len(written.metadata), _most(written.sizes[0][0]))]
-    pixels = torch.stack([torch.from_numpy(read_rgb(written.folder / line["file_name"])) for line in lines])
+    if len(images.sizes) > 1 or images.sizes[0][0] != images.sizes[0][1]:
+        raise ValueError(f"samples of {len(images.sizes)} sizes, such as {images.sizes[0]}, are no squares of one")
+    lines = [images.metadata[number] for number in spread(len(images.metadata), _most(images.sizes[0][0]))]
+    pixels = torch.stack([torch.from_numpy(read_rgb(images.folder / line["file_name"])) for line in lines])
     return Samples(pixels.permute(0, 3, 1, 2).contiguous(), [line.get("pseudo_label") for line in lines])
 
 
 def _draw_real(data: Any, side: int, features: Features, device: torch.device) -> RealPatches:
     """Windows of that side whole, or else crops of the photographs; at random, the same ones in every run."""
-    data.with_features = True  # in the cache already, where the rule has classes
+    data.with_features = True  # mostly in the cache already, where the rule has classes
     patches: CropDataset = data.training_patches()
     if {(window.height, window.width) for window in patches.windows} == {(side, side)}:
         images = torch.tensor([window.image for window in patches.windows])

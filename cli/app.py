@@ -44,7 +44,7 @@ from lightning_modules import Distiller
 PREDICT = (
     "Upscales the images of data.predict_root with trained weights; or, where the model is a method of distillation, "
     "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path, "
-    "LoRADiffusion one or model.init_args.init_from."
+    "LoRADiffusion and GANInversion one or model.init_args.init_from."
 )
 GROUPS = (
     *("run", "checkpoint", "ema", "image_grid", "selection_sheet", "sample_grid", "distilled", "sample_report"),
@@ -263,7 +263,7 @@ def _refuse_untrained(settings: Namespace, stage: str) -> None:
     if not settings.model.get("init_args.init_from"):
         raise ValueError(
             f"{stage} needs trained weights: add --ckpt_path last (or best, or a file), "
-            "or --model.init_args.init_from WEIGHTS.safetensors"
+            "or --model.init_args.init_from with a file or folder of them"
         )
 
 

@@ -157,7 +157,13 @@ class SRDataModule(L.LightningDataModule):
         self.benchmarks.prepare()
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
-        """The endless stream of training batches, from the position that a checkpoint left it at."""
+        """The endless stream of training batches, from the position that a checkpoint left it at.
+
+        A Distiller may bring other ones.
+        """
+        own: DataLoader[PairBatch] | None = None if self._distiller is None else self._distiller.fit_data(self)
+        if own is not None:
+            return own
         patches = self.training_patches()
         if getattr(self.trainer, "overfit_batches", 0):
             return repeating_loader(patches, self.batch_size)
@@ -211,7 +217,7 @@ class SRDataModule(L.LightningDataModule):
 
     @property
     def _distiller(self) -> Any:
-        """The module that predicts, if it is a Distiller (by its method: the class is defined on top of this one)."""
+        """The run's module, if it is a Distiller (by its method: the class is defined on top of this one)."""
         module = getattr(self.trainer, "lightning_module", None)
         return module if hasattr(module, "predict_data") else None
 

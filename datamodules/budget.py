@@ -13,7 +13,8 @@ class DataBudget:
     Attributes:
         images: photographs or patches.
         pixels: HR pixels in all.
-        bytes: on disk: of the photographs as they are, or of the patches as PNG, with their LR where it is stored.
+        bytes: on disk: of the photographs as they are, or of the patches as PNG, with their LR where it is stored, or
+            of the latents that are stored in their place.
         percent: of the full set's HR pixels; None where the full set is not known. Pixels that patches share count once
             for each of them, here and in `pixels`, so that a choice among overlapping candidates can exceed 100.
         teacher: what trained teacher its targets were made with, in a few words; None without one. Rows with a teacher

@@ -29,6 +29,7 @@ from filelock import FileLock
 from datamodules.bicubic import downscale
 from datamodules.fingerprint import digest_files
 from datamodules.image_files import UnreadableImage, read_rgb
+from datamodules.paths import cache_errors
 from datamodules.progress import progress_bar
 
 FORMAT = 1
@@ -143,13 +144,8 @@ def open_store(sources: Sequence[Source], scale: int, cache: Path) -> PatchStore
         OSError: when the cache cannot be written or is full.
         ValueError: when the store in the cache is damaged.
     """
-    try:
+    with cache_errors(cache, "decoded photographs"):
         return PatchStore(_ready(sources, scale, cache))
-    except OSError as error:
-        raise OSError(
-            f"cannot keep decoded photographs in {cache} ({error.strerror or error}); "
-            "name a writable folder with enough space as data.cache_dir or in SRDISTILL_CACHE"
-        ) from error
 
 
 def _ready(sources: Sequence[Source], scale: int, cache: Path) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 EMBEDDED = "embedded"
@@ -74,6 +76,18 @@ def find_folder(name: str) -> Path | None:
 
 def _candidates(name: str) -> list[Path]:
     return [Path(name).expanduser(), data_folder() / name]
+
+
+@contextmanager
+def cache_errors(folder: Path, what: str) -> Iterator[None]:
+    """Has errors of the block say what could not be kept in a folder of the cache, and how to mend it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"cannot keep {what} in {folder} ({error.strerror or error}); "
+            "name a writable folder with enough space as data.cache_dir or in SRDISTILL_CACHE"
+        ) from error
 
 
 def cache_folder(given: str | None) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from datamodules.base import SRDataModule
@@ -129,6 +130,11 @@ class RealImages(SRDataModule):
     def validation_images(self) -> StoredImages:
         """The photographs held out."""
         return StoredImages("validation", self.store, [image for image, _ in self.held_out])
+
+    @property
+    def _device(self) -> torch.device:
+        """Where to compute what has to be known of the data before training."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _windows(self) -> list[Window]:
         images = [image for image, _ in self.training_images]

@@ -6,18 +6,16 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from datamodules.budget import DataBudget
 from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledPatch
 from datamodules.real import RealImages
 from datamodules.selection.candidates import Candidates
-from datamodules.selection.choose import CPU, Budget, Rule, Selection, choose, chosen_features
+from datamodules.selection.choose import Budget, Rule, Selection, choose, chosen_features
 from datamodules.selection.clustering import PseudoLabels
 from datamodules.selection.criteria import PSNRBicubic
 from datamodules.selection.features import Descriptor
-from datamodules.selection.interfaces import Criterion, Features, Filter, Selector, Vectors
+from datamodules.selection.interfaces import Criterion, Features, Filter, Labels, Selector, Vectors
 from datamodules.selection.selectors import Random
 
 
@@ -28,8 +26,8 @@ class SelectedPatches(RealImages):
     the choice are cached beside the decoded photographs.
 
     Args:
-        budget: how many patches to keep: one of `patches`, `ipc` (images per pseudo-class) and `percent` (of all HR
-            pixels); none of them keeps all that the filters leave.
+        budget: how many patches to keep: one of `patches`, `ipc` (images per class) and `percent` (of all HR pixels);
+            none of them keeps all that the filters leave.
         candidate_size: HR side of the candidates in pixels; null is the patch size. Crops of the patch size are drawn
             from larger candidates.
         candidate_stride: HR pixels from one candidate to the next; null is the size (no overlap).
@@ -37,7 +35,8 @@ class SelectedPatches(RealImages):
         filters: leave out candidates by their score, one filter after the other.
         features: give each candidate a vector, where selector or pseudo-labels need one; null is the descriptor
             without weights.
-        pseudo_labels: k-means classes of what the filters left; null makes 7 where selector or budget need some.
+        pseudo_labels: classes of what the filters left, from k-means (`PseudoLabels`) or the folders that photographs
+            lie in (`FolderLabels`); null makes 7 by k-means where selector or budget need some.
         selector: chooses among what the filters left; null is at random.
         select_seed: of clustering and selector; null is the datamodule's seed.
         options: see `RealImages`.
@@ -54,7 +53,8 @@ class SelectedPatches(RealImages):
         criterion: Criterion | None = None,
         filters: Sequence[Filter] = (),
         features: Features | None = None,
-        pseudo_labels: PseudoLabels | None = None,
+        # k-means first: options without a class are its
+        pseudo_labels: PseudoLabels | Labels | None = None,
         selector: Selector | None = None,
         select_seed: int | None = None,
         **options: Any,
@@ -133,8 +133,4 @@ class SelectedPatches(RealImages):
 
     @cached_property
     def _chosen_features(self) -> Vectors:
-        return chosen_features(self.selection, self._rule.features, self.cache, self._device)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else CPU
+        return chosen_features(self.selection, self._rule, self.cache, self._device)

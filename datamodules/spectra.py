@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.distilled import read_distilled
+from datamodules.distilled.decoding import images_of
+from datamodules.paths import cache_folder
 from datamodules.selection.criteria import grey
 
 _TOGETHER = 32  # patches transformed at a time, to bound memory
@@ -89,15 +91,15 @@ def distilled_spectrum(folder: Path, most: int = 256) -> Spectrum:
     """Spectrum of the HR patches of a distilled set.
 
     Args:
-        folder: of the set; its files are not verified.
+        folder: of the set; its files are not verified. Latents are decoded, see `images_of`.
         most: patches to look at, taken evenly from first to last. Each is cropped around its centre to the longest
             side that is in all patches of the set.
 
     Raises:
-        FileNotFoundError: when the folder or one of its files is missing.
-        ValueError: when it is no distilled set.
+        FileNotFoundError: when the folder, one of its files, or the generator of latents is missing.
+        ValueError: when it is no distilled set, or its latents cannot be decoded.
     """
-    patches = read_distilled(folder, verify=False)
+    patches = images_of(read_distilled(folder, verify=False), cache_folder(None))
     side = min(min(size) for size in patches.sizes)
     count = len(patches.metadata)
     chosen = np.linspace(0, count - 1, min(count, most)).round().astype(int)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from datamodules.budget import DataBudget
 from datamodules.crops import CropDataset, whole_images
 from datamodules.distilled import DistilledPatch, DistilledSet, read_distilled
+from datamodules.distilled.decoding import images_of
 from datamodules.evaluation import StoredImages
 from datamodules.patch_store import PatchStore, Source, open_store
 from datamodules.paths import resolve_folder
@@ -23,16 +24,18 @@ from datamodules.real import RealImages
 class SyntheticPatches(RealImages):
     """Patches of a distilled-dataset folder (`datamodules.distilled`), whatever method made it.
 
-    LR is the stored one where the set has it at this scale, else the exact bicubic reduction of the patch. Validation
-    photographs are those of `RealImages` with the same root, so that regimes compare.
+    LR is the stored one where the set has it at this scale, else the exact bicubic reduction of the patch. A set of
+    latents is decoded once, into the cache, and needs the generator that its provenance names. Validation photographs
+    are those of `RealImages` with the same root, so that regimes compare.
 
     Args:
         distilled: folder of the set.
         options: see `RealImages`.
 
     Raises:
-        ValueError: when the patches do not fit patch size or scale, a file was altered, or `sub_image` is set.
-        FileNotFoundError: when the folder or one of its files does not exist.
+        ValueError: when the patches do not fit patch size or scale, a file was altered, the generator of latents is
+            another one now, or `sub_image` is set.
+        FileNotFoundError: when the folder, one of its files, or the generator of latents does not exist.
     """
 
     def __init__(self, distilled: str, **options: Any) -> None:
@@ -79,10 +82,11 @@ class SyntheticPatches(RealImages):
         return {key: provenance.get(key) for key in ("method", "seconds", "preparation", "teacher", "made_from")}
 
     def prepare_data(self) -> None:
-        """Verifies the set and builds its store; for the photographs see `RealImages`."""
+        """Verifies the set, decodes latents, and builds the store; for the photographs see `RealImages`."""
         if self.reads_training_data:
             read_distilled(self._folder)
             self._refuse_sizes()
+            images_of(self.distilled_set, self.cache, self._device, verify=True)
             _ = self.patch_store
         super().prepare_data()
 
@@ -102,6 +106,11 @@ class SyntheticPatches(RealImages):
         for patch, line in zip(super().distilled_patches(), self.distilled_set.metadata, strict=True):
             yield DistilledPatch(patch.hr, patch.lr, line)
 
+    @cached_property
+    def _images(self) -> DistilledSet:
+        """The set, or what its latents stand for."""
+        return images_of(self.distilled_set, self.cache, self._device)
+
     @property
     def _labels(self) -> NDArray[np.int64] | None:
         labels = [line.get("pseudo_label") for line in self.distilled_set.metadata]
@@ -112,8 +121,8 @@ class SyntheticPatches(RealImages):
         return resolve_folder(self.distilled, "data.distilled")
 
     def _sources(self) -> list[Source]:
-        folder, stored = self.distilled_set.folder, self.distilled_set.scale == self.scale
-        names = [(line["file_name"], line.get("lr_file_name")) for line in self.distilled_set.metadata]
+        folder, stored = self._images.folder, self._images.scale == self.scale
+        names = [(line["file_name"], line.get("lr_file_name")) for line in self._images.metadata]
         return [Source(hr, folder / hr, folder / lr if lr and stored else None) for hr, lr in names]
 
     def _refuse_sizes(self) -> None:

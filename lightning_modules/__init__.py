@@ -2,9 +2,20 @@
 
 from lightning_modules.diffusion_prior import DiffusionPrior
 from lightning_modules.distiller import Distiller
+from lightning_modules.gan_inversion import GANInversion
+from lightning_modules.gan_prior import GANPrior
 from lightning_modules.lora_diffusion import LoRADiffusion
 from lightning_modules.patch_selection import PatchSelection
 from lightning_modules.relabelling import Relabelling
 from lightning_modules.super_resolution import SuperResolution
 
-__all__ = ["DiffusionPrior", "Distiller", "LoRADiffusion", "PatchSelection", "Relabelling", "SuperResolution"]
+__all__ = [
+    "DiffusionPrior",
+    "Distiller",
+    "GANInversion",
+    "GANPrior",
+    "LoRADiffusion",
+    "PatchSelection",
+    "Relabelling",
+    "SuperResolution",
+]

@@ -44,6 +44,14 @@ class Distiller(L.LightningModule):
         patches = data.distilled_patches()
         return iter(lambda: list(itertools.islice(patches, data.batch_size)), [])
 
+    def fit_data(self, data: SRDataModule) -> DataLoader[Any] | None:
+        """What `training_step` gets, endlessly, where that is not the datamodule's stream of crops.
+
+        Args:
+            data: after `setup("fit")`.
+        """
+        return None
+
     def predict_data(self, data: SRDataModule) -> DataLoader[Any]:
         """This process's batches: number i of process r is number i * processes + r of all."""
         share = _Share(self.batches(data), self.trainer.global_rank, self.trainer.world_size)

@@ -19,7 +19,6 @@ from datamodules.crops import CropDataset
 from datamodules.distilled import DistilledPatch
 from datamodules.pair import PairBatch
 from datamodules.selection import Budget
-from datamodules.selection.candidates import BATCH_PIXELS
 from datamodules.selection.interfaces import Indices
 from datamodules.selection.keep import Keep
 from lightning_modules.diffusion.adaptation import Adaptation, LoRA
@@ -38,16 +37,16 @@ from lightning_modules.diffusion.patch_sampler import PatchSampler, conditions, 
 from lightning_modules.diffusion.pretrained import fingerprint, load_pretrained
 from lightning_modules.diffusion.sample_cache import SampleCache, digest_tensors
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
-from lightning_modules.distiller import Distiller
-from lightning_modules.requests import Request, quotas, requests
+from lightning_modules.requests import Request, requests
 from lightning_modules.run_parts import newest
 from lightning_modules.schedule import Schedule
+from lightning_modules.synthesis import Synthesis
 
 ADAPTER = "adapter"
 """Folder of a run that holds what it trained."""
 
 
-class LoRADiffusion(Distiller):
+class LoRADiffusion(Synthesis):
     """Diffusion-distilled patches (Cho et al., IEEE SPL 2025, arXiv 2509.14777), by parameter-efficient fine-tuning.
 
     `fit` adapts a pretrained model to the datamodule's patches with their pseudo-labels as classes; `predict` samples a
@@ -77,8 +76,6 @@ class LoRADiffusion(Distiller):
     """
 
     method: ClassVar[str] = "diffusion"
-    needs_checkpoint: ClassVar[bool] = True
-    synthesises: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -98,7 +95,7 @@ class LoRADiffusion(Distiller):
         lr_interval: Literal["step", "epoch"] = "step",
         init_from: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(budget or Budget(ipc=10), sample_seed)
         if not (0 <= label_dropout < 1 and 1 <= oversample < math.inf):
             raise ValueError(
                 f"model.label_dropout is {label_dropout} and model.oversample {oversample}; expected a share from 0 to "
@@ -110,27 +107,21 @@ class LoRADiffusion(Distiller):
         self.condition = condition
         self.losses = losses
         self.label_dropout = label_dropout
-        self.budget = budget or Budget(ipc=10)
         self.oversample = oversample
         self.selection = keep
         self.sampler = sampler
-        self.sample_seed = sample_seed
         self.init_from = init_from
         self.schedule = Schedule(optimizer, lr_scheduler, lr_interval)
-        self.strict_loading = False  # checkpoints hold no frozen weights; `on_load_checkpoint` checks what they hold
         self.diffusion: LatentDiffusion | None = None
         self.objective: Objective | None = None
         self._base = ""
-        self._patches: CropDataset | None = None
         self._sample: PatchSampler | None = None
         self._made: dict[str, int] = {}
 
     def setup(self, stage: str) -> None:
         """Asks the data for features where they are the condition."""
         self._data.with_features = self.condition == "features"
-        if stage == "predict":
-            self._data.setup("fit")
-        self._patches = self._data.training_patches()
+        super().setup(stage)
 
     def configure_model(self) -> None:
         """Reads the pretrained model, gives it the data's classes, and adds what is trained.
@@ -212,7 +203,7 @@ class LoRADiffusion(Distiller):
 
     def batches(self, data: SRDataModule) -> Iterable[list[Request]]:
         """What to sample, `data.batch_size` at a time."""
-        wanted = requests(self._quotas, self.oversample, self._labels, self._seed)
+        wanted = requests(self._wanted, self.oversample, self._labels, self._seed)
         return [wanted[at : at + data.batch_size] for at in range(0, len(wanted), data.batch_size)]
 
     def predict_step(self, batch: list[Request], batch_idx: int) -> list[DistilledPatch]:
@@ -236,7 +227,7 @@ class LoRADiffusion(Distiller):
         if self.selection is None and self.oversample == 1:
             return None
         chooser = self.selection or Keep()
-        quotas = {label: count for label, count in enumerate(self._quotas.tolist()) if count}
+        quotas = {label: count for label, count in enumerate(self._wanted.tolist()) if count}
         count = quotas if self.budget.ipc is not None else sum(quotas.values())
         real = chooser.pool(self._real_batches(), self.device) if chooser.match_real else None
         chosen: list[int] = chooser.choose(patches(), count, self._seed, self._data.scale, self.device, real).tolist()
@@ -291,38 +282,9 @@ class LoRADiffusion(Distiller):
         self.schedule.load(checkpoint, self)
 
     @property
-    def _data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
-    @property
-    def _seed(self) -> int:
-        return int(self._data.seed if self.sample_seed is None else self.sample_seed)
-
-    @property
-    def _real(self) -> CropDataset:
-        assert self._patches is not None
-        return self._patches
-
-    @property
-    def _labels(self) -> Indices:
-        assert self._real.labels is not None
-        return self._real.labels
-
-    @property
-    def _class_sizes(self) -> Indices:
-        return np.bincount(self._labels)
-
-    @property
-    def _quotas(self) -> Indices:
-        known = self._data.data_budget
-        full = 100 * known.pixels / known.percent if known and known.percent else None
+    def _wanted(self) -> Indices:
         assert self.diffusion is not None
-        return quotas(self.budget, self._class_sizes, full, self.diffusion.side)
-
-    def _real_batches(self) -> Iterator[PairBatch]:
-        real, numbers = self._real, range(len(self._real.windows))
-        step = max(1, BATCH_PIXELS // self._data.patch_size**2)
-        return (real.whole(numbers[at : at + step]) for at in range(0, len(numbers), step))
+        return self._quotas(self.diffusion.side)
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}

@@ -16,7 +16,9 @@ from comparison.pictures.picture import Sample
 from comparison.results.formatting import format_percent
 from comparison.results.rows import Row
 from datamodules.distilled import DistilledSet, Pixels, read_distilled
+from datamodules.distilled.decoding import images_of
 from datamodules.image_files import read_rgb
+from datamodules.paths import cache_folder
 
 COLUMNS = 8
 LEAST_MEMBERS = 4
@@ -63,12 +65,13 @@ def sample_sheet(sample: Sample) -> Image.Image:
 
 
 def _sample(row: Row, distilled: DistilledSet, patches: int) -> Sample:
-    lines, cell = distilled.metadata, row.cell
+    images, cell = images_of(distilled, cache_folder(None)), row.cell
+    lines = images.metadata
     budget = format_percent(row.percent if cell.budget is None else cell.budget)
     teacher = ["with teacher"] if cell.teacher else []
     title = ", ".join([cell.regime, budget, *teacher, f"{len(lines):,} patches"])
     shown = _by_class(lines, patches) or _in_order(lines, patches)
-    return Sample(title, _caption(distilled, shown), _draw(distilled.folder, shown))
+    return Sample(title, _caption(distilled, shown), _draw(images.folder, shown))
 
 
 def _in_order(lines: Sequence[Line], patches: int) -> list[_Shown]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from datamodules.budget import DataBudget
-from datamodules.distilled.contents import CARD, FILE_KEYS, IMAGE_NAME, METADATA, PROVENANCE, SCHEMA, DistilledSet
+from datamodules.distilled.contents import (
+    AGAIN,
+    CARD,
+    FILE_KEYS,
+    IMAGE_NAME,
+    LATENTS,
+    METADATA,
+    PROVENANCE,
+    SCHEMA,
+    DistilledSet,
+)
+from datamodules.distilled.latents import check_file, is_generator
 from datamodules.fingerprint import UNREADABLE, digest_file
 from datamodules.progress import progress_bar
-
-AGAIN = "restore it from a copy, or write the set again"
 
 
 def read_distilled(folder: Path, verify: bool = True) -> DistilledSet:
@@ -25,14 +34,17 @@ def read_distilled(folder: Path, verify: bool = True) -> DistilledSet:
 
     Raises:
         FileNotFoundError: when the folder or one of its files is missing; the message names it.
-        ValueError: when it is no distilled set, of a newer schema, a file was altered, or an image was added; the
-            message names it.
+        ValueError: when it is no distilled set, of a newer schema, a file was altered, an image was added, or latents
+            and metadata are not as many; the message names it.
     """
     folder = folder.expanduser().absolute()
     provenance = read_provenance(folder)
     if verify:
         _verify(folder, provenance["sha256"])
-    return DistilledSet(folder, provenance, _read_metadata(folder / METADATA, provenance["sha256"]))
+    opened = DistilledSet(folder, provenance, _read_metadata(folder / METADATA, provenance["sha256"]))
+    if opened.holds_latents:
+        check_file(folder, len(opened.metadata))
+    return opened
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -76,10 +88,17 @@ def _is_record(content: Any) -> bool:
         and budget.keys() == {field.name for field in fields(DataBudget)}
         and isinstance(digests, dict)
         and METADATA in digests
-        and all(IMAGE_NAME.fullmatch(name) for name in digests if name != METADATA)
+        and _holds_one_kind(digests.keys() - {METADATA}, content)
         and isinstance(content.get("sizes"), list)
         and isinstance(content.get("scale"), int)
     )
+
+
+def _holds_one_kind(names: Set[str], content: Mapping[str, Any]) -> bool:
+    """Whether a set holds images alone, or latents that their generator is known of."""
+    if LATENTS not in names:
+        return all(IMAGE_NAME.fullmatch(name) for name in names)
+    return len(names) == 1 and is_generator(content.get("generator"))
 
 
 def _verify(folder: Path, digests: Mapping[str, str]) -> None:
@@ -108,6 +127,6 @@ def _read_metadata(path: Path, digests: Mapping[str, str]) -> list[dict[str, Any
     with path.open(encoding="utf-8") as lines:
         metadata = [json.loads(line) for line in lines]
     named = [line[key] for line in metadata for key in FILE_KEYS if key in line]
-    if sorted(named) != sorted(digests.keys() - {METADATA}):
+    if sorted(named) != sorted(digests.keys() - {METADATA, LATENTS}):
         raise ValueError(f"{path} does not name the images that {PROVENANCE} lists; {AGAIN}")
     return metadata

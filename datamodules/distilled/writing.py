@@ -19,6 +19,7 @@ from datamodules.distilled.card import dataset_card
 from datamodules.distilled.contents import (
     CARD,
     FILE_KEYS,
+    LATENTS,
     METADATA,
     PROVENANCE,
     SCHEMA,
@@ -26,6 +27,7 @@ from datamodules.distilled.contents import (
     DistilledSet,
     Pixels,
 )
+from datamodules.distilled.latents import Latents, check_latent, is_generator, write_latents
 from datamodules.distilled.placing import new_folder
 from datamodules.distilled.reading import read_distilled, read_provenance, unlisted_files
 from datamodules.fingerprint import digest_file
@@ -42,13 +44,16 @@ def write_distilled(
 
     Args:
         folder: must not exist unless `overwrite`.
-        patches: streamed, never all in memory; all with LR or all without, and all with the same keys of metadata.
+        patches: streamed, their pixels never all in memory; all with LR or all without, all with a latent or none,
+            and all with the same keys of metadata.
         scale: integer factor of the LR, where patches have one; else the one that the set was made for.
         provenance: what is known of the method, plain values that JSON can hold. Read here: `method`; `command`, the
             words of the command line; `full_pixels`, HR pixels of the full set; `teacher`, where one made the targets:
             a mapping with `file`, `weight` and, where known, `training_seconds` and `data_budget` (as
-            `DataBudget.to_dict`), or a few words. Other keys are kept as they are: `config`, `seed`,
-            `source_fingerprint`, `seconds` ... Schema, files' sha256, budget, versions, commit and time are added.
+            `DataBudget.to_dict`), or a few words; `generator`, where patches have latents: a mapping with `source`,
+            `fingerprint`, and whatever else `lightning_modules.gan.sources.load_generator` reads. Other keys are kept
+            as they are: `config`, `seed`, `source_fingerprint`, `seconds` ... Schema, files' sha256, budget, versions,
+            commit and time are added; to latents `png_bytes`, what their patches would take as PNG.
         overwrite: replace an existing distilled set (never a folder that is none, or holds other files too).
 
     Returns:
@@ -62,7 +67,7 @@ def write_distilled(
     _to_json(provenance, "provenance")  # before hours of work, not after
     with new_folder(folder) as temporary:
         refuse_existing(folder, overwrite)
-        tally = _write_patches(temporary, patches, scale)
+        tally = _write_patches(temporary, patches, scale, provenance.get("generator"))
         record = _record(tally, scale, provenance)
         (temporary / PROVENANCE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(dataset_card(folder.name, record, tally.columns), encoding="utf-8")
@@ -72,14 +77,24 @@ def write_distilled(
 
 @dataclass
 class _Tally:
-    """What adds up while patches are written; `columns` are the keys of a line of metadata."""
+    """What adds up while patches are written; `columns` are the keys of a line of metadata.
+
+    `png_bytes` are those of the images, written or, where there are latents, not.
+    """
 
     images: int = 0
     pixels: int = 0
-    bytes: int = 0
+    png_bytes: int = 0
     sizes: set[tuple[int, int]] = field(default_factory=set)
     sha256: dict[str, str] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
+    latents: list[Latents] = field(default_factory=list)
+    latent_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Of what the set holds."""
+        return self.latent_bytes or self.png_bytes
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
@@ -111,15 +126,16 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _write_patches(folder: Path, patches: Iterable[DistilledPatch], scale: int) -> _Tally:
+def _write_patches(folder: Path, patches: Iterable[DistilledPatch], scale: int, generator: Any) -> _Tally:
     tally = _Tally()
     with (folder / METADATA).open("w", encoding="utf-8", newline="\n") as lines:
         for number, patch in enumerate(patches):
             _check_pixels(patch, number, scale)
             height, width = patch.hr.shape[:2]
-            files = {"file_name": _write_png(folder, f"images/{number:06}.png", patch.hr, tally)}
-            if patch.lr is not None:
-                files["lr_file_name"] = _write_png(folder, f"lr_x{scale}/{number:06}.png", patch.lr, tally)
+            if patch.latent is None:
+                files = _write_images(folder, patch, number, scale, tally)
+            else:
+                files = _take_latent(patch, number, generator, tally)
             line = {**files, **{key: value for key, value in patch.metadata.items() if key not in FILE_KEYS}}
             _check_columns(line, number, tally)
             lines.write(_to_json(line, f"patch {number}: its metadata") + "\n")
@@ -128,8 +144,35 @@ def _write_patches(folder: Path, patches: Iterable[DistilledPatch], scale: int) 
             tally.sizes.add((height, width))
     if not tally.images:
         raise ValueError("a distilled set needs at least one patch and the method gave none; raise its budget")
+    if tally.latents:
+        file = write_latents(folder, tally.latents)
+        tally.latent_bytes, tally.sha256[LATENTS] = file.stat().st_size, digest_file(file)
     tally.sha256[METADATA] = digest_file(folder / METADATA)
     return tally
+
+
+def _write_images(folder: Path, patch: DistilledPatch, number: int, scale: int, tally: _Tally) -> dict[str, str]:
+    """The files of a patch, by their keys of metadata."""
+    if tally.latents:
+        raise ValueError(f"patch {number} has no latent but those before it have one; all patches of a set, or none")
+    files = {"file_name": _write_png(folder, f"images/{number:06}.png", patch.hr, tally)}
+    if patch.lr is not None:
+        files["lr_file_name"] = _write_png(folder, f"lr_x{scale}/{number:06}.png", patch.lr, tally)
+    return files
+
+
+def _take_latent(patch: DistilledPatch, number: int, generator: Any, tally: _Tally) -> dict[str, str]:
+    """No files: latents, which are small, are written together."""
+    if not is_generator(generator):
+        raise ValueError(
+            "patches have latents but provenance has no generator; give provenance['generator'], a mapping with the "
+            f"generator's source and fingerprint, not {generator}"
+        )
+    if number > len(tally.latents):
+        raise ValueError(f"patch {number} has a latent but those before it have none; all patches of a set, or none")
+    tally.latents.append(check_latent(patch, number, tally.latents[0] if tally.latents else None))
+    tally.png_bytes += len(encode_png(patch.hr))
+    return {}
 
 
 def _check_pixels(patch: DistilledPatch, number: int, scale: int) -> None:
@@ -170,7 +213,7 @@ def _write_png(folder: Path, name: str, pixels: Pixels, tally: _Tally) -> str:
     content = encode_png(pixels)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
-    tally.bytes += len(content)
+    tally.png_bytes += len(content)
     tally.sha256[name] = hashlib.sha256(content).hexdigest()
     return name
 
@@ -187,6 +230,7 @@ def _record(tally: _Tally, scale: int, provenance: Mapping[str, Any]) -> dict[st
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "scale": scale,
         "budget": asdict(DataBudget(tally.images, tally.pixels, tally.bytes, percent, teacher)),
+        **({"png_bytes": tally.png_bytes} if tally.latents else {}),
         "sizes": sorted(tally.sizes),
         "sha256": tally.sha256,
     }

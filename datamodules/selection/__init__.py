@@ -1,4 +1,4 @@
-"""Which patches to learn from: criteria, filters, features, pseudo-labels and selectors; see `interfaces`."""
+"""Which patches to learn from: criteria, filters, features, labels and selectors; see `interfaces`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datamodules.selection.criteria import (
 )
 from datamodules.selection.features import Descriptor, OpenCLIP, TimmBackbone
 from datamodules.selection.filters import Band, Threshold
+from datamodules.selection.folders import FolderLabels
 from datamodules.selection.keep import Keep, pool_of
 from datamodules.selection.selectors import (
     ClusterBalanced,
@@ -35,6 +36,7 @@ __all__ = [
     "Deduplicated",
     "Descriptor",
     "DistributionMatching",
+    "FolderLabels",
     "GradientEntropy",
     "GreyEntropy",
     "Herding",

@@ -18,11 +18,13 @@ from datamodules.selection.candidates import Candidates
 from datamodules.selection.clustering import PseudoLabels
 from datamodules.selection.computed import cached_arrays, embed, features_path, score, scores_path, seconds_spent
 from datamodules.selection.interfaces import (
+    Classes,
     Criterion,
     Features,
     Filter,
     Floats,
     Indices,
+    Labels,
     Part,
     Pool,
     Selector,
@@ -40,7 +42,7 @@ class Budget:
 
     Attributes:
         patches: their number.
-        ipc: images per class: so many of each pseudo-class.
+        ipc: images per class: so many of each class.
         percent: of the HR pixels of all training photographs, above 0.
 
     Raises:
@@ -66,7 +68,7 @@ class Budget:
         Args:
             candidates: all of them.
             left: how many the filters left.
-            classes: number of pseudo-classes.
+            classes: how many; 0 where there are none.
 
         Raises:
             ValueError: when that is more than are left.
@@ -94,7 +96,7 @@ class Rule:
         criterion: gives the scores.
         filters: applied one after the other to what the one before left.
         features: read only where labels or the selector need them.
-        pseudo_labels: None computes labels only where selector or budget need them, with the defaults.
+        pseudo_labels: gives the classes; None is k-means with its defaults, where selector or budget need classes.
         selector: chooses among what the filters left.
         budget: how many.
         seed: of clustering and of the selector.
@@ -103,30 +105,40 @@ class Rule:
     criterion: Criterion
     filters: Sequence[Filter]
     features: Features
-    pseudo_labels: PseudoLabels | None
+    pseudo_labels: Labels | None
     selector: Selector
     budget: Budget
     seed: int
 
     @property
+    def labels(self) -> Labels | None:
+        """What gives the classes; None where nothing asks for any."""
+        asked = self.pseudo_labels is not None or self.selector.needs_labels or self.budget.ipc is not None
+        return (self.pseudo_labels or PseudoLabels()) if asked else None
+
+    @property
     def labelled(self) -> bool:
-        """Whether pseudo-labels are computed."""
-        return self.pseudo_labels is not None or self.selector.needs_labels or self.budget.ipc is not None
+        """Whether there are classes."""
+        return self.labels is not None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the choice depends on features."""
+        return self.selector.needs_features or (self.labels is not None and self.labels.needs_features)
 
     def describe(self) -> str:
         """One line for people."""
         filters = "".join(f"{_written(part)} -> " for part in self.filters)
-        classes = f" in {(self.pseudo_labels or PseudoLabels()).classes} classes" if self.labelled else ""
+        classes = "" if self.labels is None else f" in {self.labels.describe()}"
         return f"{_written(self.criterion)} -> {filters}{_written(self.selector)}{classes}"
 
     def identity(self) -> dict[str, Any]:
         """Plain values that the cached outcome is keyed by."""
-        used = self.labelled or self.selector.needs_features
         return {
             "criterion": self.criterion.identity(),
             "filters": [part.identity() for part in self.filters],
-            "features": self.features.identity() if used else None,
-            "pseudo_labels": (self.pseudo_labels or PseudoLabels()).identity() if self.labelled else None,
+            "features": self.features.identity() if self.needs_features else None,
+            "pseudo_labels": None if self.labels is None else self.labels.identity(),
             "selector": self.selector.identity(),
             "budget": asdict(self.budget),
             "seed": self.seed,
@@ -143,12 +155,13 @@ class Selection:
         scores: float64 (N,).
         kept: candidate numbers that the filters left, int64, ascending.
         chosen: candidate numbers, int64, in the order chosen.
-        labels: pseudo-label of each of the chosen, int64; None when there are no classes.
+        labels: class of each of the chosen, int64; None when there are no classes.
         class_sizes: members of each class among `kept`; None likewise.
-        silhouette: of the classes, -1 to 1; None likewise.
+        silhouette: of the classes, -1 to 1; None likewise, and where features do not decide them.
         rule: one line for people.
         budget: how much data the chosen are.
         seconds: that scoring, features, clustering and selecting took when they were computed.
+        class_names: what the classes are called, in their order; None where nobody has named them.
     """
 
     candidates: Candidates
@@ -162,6 +175,7 @@ class Selection:
     rule: str
     budget: DataBudget
     seconds: float
+    class_names: tuple[str, ...] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -169,9 +183,14 @@ class Selection:
         return hashlib.sha256(self.candidates.fingerprint.encode() + self.chosen.tobytes()).hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """What the choice is and what it cost, for provenance; `scorer` is what a criterion's network cost before."""
-        scorer = self.criterion.cost()
-        return {"rule": self.rule, "seconds": round(self.seconds, 3)} | ({"scorer": scorer} if scorer else {})
+        """What the choice is and what it cost, for provenance.
+
+        `scorer` is what a criterion's network cost before, and `classes` are the names of the classes, in their order;
+        each only where there is such a thing.
+        """
+        known = {"scorer": self.criterion.cost(), "classes": list(self.class_names or ())}
+        there = {key: value for key, value in known.items() if value}
+        return {"rule": self.rule, "seconds": round(self.seconds, 3), **there}
 
 
 def choose(candidates: Candidates, rule: Rule, cache: Path, device: torch.device = CPU) -> Selection:
@@ -189,21 +208,24 @@ def choose(candidates: Candidates, rule: Rule, cache: Path, device: torch.device
         OSError: when the cache cannot be written.
         ValueError: when filters leave nothing, budget or classes ask for more than there is, or the cache is damaged.
     """
+    names = None if rule.labels is None else rule.labels.names(candidates)  # its errors before hours of scoring
     scores = score(rule.criterion, candidates, cache, device)
     kept = _filtered(scores, rule.filters)
     content = [FORMAT, candidates.fingerprint, candidates.store.folder.name, rule.identity()]
     path = cache / "selections" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npz"
     outcome = cached_arrays(path, lambda: _choose(candidates, rule, scores, kept, cache, device))
-    return _selection(candidates, rule, scores, kept, outcome)
+    return _selection(candidates, rule, scores, kept, names, outcome)
 
 
-def chosen_features(selection: Selection, features: Features, cache: Path, device: torch.device = CPU) -> Vectors:
-    """Vectors of the chosen, from the cache that `choose` filled; computed again when they were deleted from it.
+def chosen_features(selection: Selection, rule: Rule, cache: Path, device: torch.device = CPU) -> Vectors:
+    """Vectors of the chosen, from the cache; computed where they are not there.
+
+    Where the choice depends on features, `choose` has left there those of all that the filters left.
 
     Args:
         selection: what `choose` returned.
-        features: those of its rule.
-        cache: folder given to `choose`.
+        rule: given to `choose`.
+        cache: likewise.
         device: to embed on.
 
     Returns:
@@ -213,8 +235,9 @@ def chosen_features(selection: Selection, features: Features, cache: Path, devic
         OSError: when the cache cannot be written.
         ValueError: when the cache is damaged.
     """
-    vectors = embed(features, selection.candidates, selection.kept, cache, device)
-    return vectors[np.searchsorted(selection.kept, selection.chosen)]
+    embedded = selection.kept if rule.needs_features else np.sort(selection.chosen)
+    vectors = embed(rule.features, selection.candidates, embedded, cache, device)
+    return vectors[np.searchsorted(embedded, selection.chosen)]
 
 
 def _filtered(scores: Floats, filters: Sequence[Filter]) -> Indices:
@@ -227,34 +250,42 @@ def _filtered(scores: Floats, filters: Sequence[Filter]) -> Indices:
 def _choose(
     candidates: Candidates, rule: Rule, scores: Floats, kept: Indices, cache: Path, device: torch.device
 ) -> dict[str, Any]:
-    outcome: dict[str, Any] = {}
+    labels = rule.labels
     seconds = seconds_spent(scores_path(rule.criterion, candidates, cache))
-    classes = (rule.pseudo_labels or PseudoLabels()).classes
-    count = rule.budget.count(candidates, len(kept), classes)
-    features, labels = None, None
-    if rule.labelled or rule.selector.needs_features:
+    count = rule.budget.count(candidates, len(kept), 0 if labels is None else labels.count(candidates))
+    features = None
+    if rule.needs_features:
         features = embed(rule.features, candidates, kept, cache, device)
         seconds += seconds_spent(features_path(rule.features, candidates, kept, cache))
     start = time.perf_counter()
-    if rule.labelled and features is not None:
-        clusters = (rule.pseudo_labels or PseudoLabels()).fit(features, rule.seed)
-        labels = clusters.labels
-        outcome = {"class_sizes": clusters.sizes, "silhouette": np.float64(clusters.silhouette)}
-    pool = Pool(scores[kept], features, labels, kept)
+    classes = None if labels is None else labels.assign(candidates, kept, features, rule.seed)
+    pool = Pool(scores[kept], features, None if classes is None else classes.labels, kept)
     if rule.budget.ipc is not None:
-        chosen = select_per_class(rule.selector, pool, rule.budget.ipc, rule.seed)
+        names = None if labels is None else labels.names(candidates)
+        chosen = select_per_class(rule.selector, pool, rule.budget.ipc, rule.seed, names)
     elif rule.budget == Budget():
         chosen = np.arange(count)
     else:
         chosen = rule.selector.select(pool, count, rule.seed)
-    if labels is not None:
-        outcome["labels"] = labels[chosen]
+    outcome = {} if classes is None else _of_classes(classes, chosen)
     seconds += time.perf_counter() - start
     size = candidates.png_bytes(kept[chosen])
     return {**outcome, "chosen": kept[chosen], "bytes": np.int64(size), "seconds": np.float64(seconds)}
 
 
-def _selection(candidates: Candidates, rule: Rule, scores: Floats, kept: Indices, outcome: dict[str, Any]) -> Selection:
+def _of_classes(classes: Classes, chosen: Indices) -> dict[str, Any]:
+    silhouette = {} if classes.silhouette is None else {"silhouette": np.float64(classes.silhouette)}
+    return {"labels": classes.labels[chosen], "class_sizes": classes.sizes, **silhouette}
+
+
+def _selection(
+    candidates: Candidates,
+    rule: Rule,
+    scores: Floats,
+    kept: Indices,
+    names: tuple[str, ...] | None,
+    outcome: dict[str, Any],
+) -> Selection:
     count = len(outcome["chosen"])
     pixels = count * candidates.size**2
     budget = DataBudget(count, pixels, int(outcome["bytes"]), 100 * pixels / candidates.full_pixels)
@@ -271,6 +302,7 @@ def _selection(candidates: Candidates, rule: Rule, scores: Floats, kept: Indices
         rule.describe(),
         budget,
         float(outcome["seconds"]),
+        names,
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.augmentation.counter_rng import derive_seed
-from datamodules.selection.interfaces import Floats, Indices, Part, Vectors
+from datamodules.selection.candidates import Candidates
+from datamodules.selection.interfaces import Classes, Floats, Indices, Labels, Vectors
 
 FIT_ROWS = 100_000
 """Most vectors that PCA and k-means are fitted on; all others are then assigned. Bounds memory and time."""
@@ -55,7 +56,7 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class PseudoLabels(Part):
+class PseudoLabels(Labels):
     """k-means on features.
 
     Vectors are scaled to unit length and then reduced by PCA, each if asked for. Centres come from scikit-learn's
@@ -84,6 +85,20 @@ class PseudoLabels(Part):
     def identity(self) -> dict[str, Any]:
         """Settings, and whether faiss is there, which finds other centres."""
         return {**super().identity(), "faiss": find_spec("faiss") is not None}
+
+    def describe(self) -> str:
+        """See `Labels.describe`."""
+        return f"{self.classes} classes"
+
+    def count(self, candidates: Candidates) -> int:
+        """See `Labels.count`."""
+        return self.classes
+
+    def assign(self, candidates: Candidates, kept: Indices, features: Vectors | None, seed: int) -> Classes:
+        """See `Labels.assign`."""
+        assert features is not None
+        clusters = self.fit(features, seed)
+        return Classes(clusters.labels, clusters.sizes, clusters.silhouette)
 
     def fit(self, features: Vectors, seed: int) -> Clusters:
         """Classes of vectors.

@@ -18,10 +18,12 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from datamodules.paths import cache_errors
 from datamodules.selection.candidates import Candidates
 from datamodules.selection.interfaces import Criterion, Features, Floats, Indices, Part, Vectors
 
 FORMAT = 1
+KEPT = "what is computed of patches"
 SECONDS = ".seconds"
 SCORE_BITS = 20
 """Six decimal digits."""
@@ -148,7 +150,7 @@ def cached_arrays(path: Path, compute: Callable[[], dict[str, NDArray[Any]]]) ->
 
     def write(temporary: Path) -> None:
         arrays = compute()
-        with _explained(path.parent), temporary.open("wb") as file:
+        with cache_errors(path.parent, KEPT), temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # of the stubs: allow_pickle may not be among the names
 
     produce(path, write)
@@ -166,7 +168,7 @@ def produce(path: Path, write: Callable[[Path], None]) -> None:
         path: of the file.
         write: writes it under a temporary name.
     """
-    with _explained(path.parent):
+    with cache_errors(path.parent, KEPT):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
     with lock:
@@ -209,7 +211,7 @@ def _stream(path: Path, count: int, blocks: Iterator[NDArray[Any]], what: str) -
                 raise ValueError(
                     f"{what} is not a finite number for some patches; use another, or leave such patches out"
                 )
-            with _explained(path.parent):
+            with cache_errors(path.parent, KEPT):
                 file.write(np.ascontiguousarray(block).tobytes())
 
 
@@ -223,14 +225,3 @@ def exact_inference() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"cannot keep what is computed of patches in {folder} ({error.strerror or error}); "
-            "name a writable folder with enough space as data.cache_dir or in SRDISTILL_CACHE"
-        ) from error

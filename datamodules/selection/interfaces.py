@@ -1,6 +1,6 @@
-"""What a criterion, a filter, a feature extractor and a selector are, and what passes between them.
+"""What a criterion, a filter, a feature extractor, labels and a selector are, and what passes between them.
 
-    candidates -Criterion-> scores -Filter-> fewer -Features-> vectors -PseudoLabels-> classes -Selector-> chosen
+    candidates -Criterion-> scores -Filter-> fewer -Features-> vectors -Labels-> classes -Selector-> chosen
 
 Every part is a class whose constructor arguments are plain values, given in YAML by class name. A new rule is one such
 class; `datamodules.selection` lists them.
@@ -13,7 +13,7 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.pair import PairBatch
+
+if TYPE_CHECKING:
+    from datamodules.selection.candidates import Candidates
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -117,13 +120,70 @@ class Features(Part, ABC):
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes of some candidates.
+
+    Attributes:
+        labels: class of each candidate, 0 .. K - 1, int64 (N,).
+        sizes: members of each class, int64 (K,).
+        silhouette: of the classes, -1 to 1, NaN where it is not defined; None where features do not decide them.
+    """
+
+    labels: Indices
+    sizes: Indices
+    silhouette: float | None = None
+
+
+class Labels(Part, ABC):
+    """A class per patch.
+
+    Attributes:
+        needs_features: whether `assign` reads the vectors of the patches.
+    """
+
+    needs_features: ClassVar[bool] = True
+
+    @abstractmethod
+    def describe(self) -> str:
+        """A few words for the line that tells the rule: "7 classes"."""
+
+    @abstractmethod
+    def count(self, candidates: Candidates) -> int:
+        """K."""
+
+    def names(self, candidates: Candidates) -> tuple[str, ...] | None:
+        """What the classes are called, in their order; None where nobody has named them.
+
+        Asked before anything is computed.
+
+        Raises:
+            ValueError: when these candidates have no such classes.
+        """
+        return None
+
+    @abstractmethod
+    def assign(self, candidates: Candidates, kept: Indices, features: Vectors | None, seed: int) -> Classes:
+        """The class of each candidate that the filters left.
+
+        Args:
+            candidates: all of them.
+            kept: numbers of those that are left, int64 (N,), ascending.
+            features: float32 (N, D), in memory or memory-mapped; None unless `needs_features`.
+            seed: of all random decisions.
+
+        Raises:
+            ValueError: when the classes cannot be made of them.
+        """
+
+
+@dataclass(frozen=True)
 class Pool:
     """The candidates that a selector chooses from, in a fixed order.
 
     Attributes:
         scores: (N,), rounded to six digits, so that the last bits, in which machines differ, decide nothing.
         features: float32 (N, D), in memory or memory-mapped; None unless the selector needs them.
-        labels: pseudo-labels 0 .. K - 1, int64 (N,); None unless asked for.
+        labels: classes 0 .. K - 1, int64 (N,); None unless asked for.
         numbers: of the candidates, int64 (N,), which random decisions are keyed by: one candidate more or less at the
             edge of a filter changes no other's luck. None counts from 0.
         reference: what the choice should resemble, scored and embedded as the candidates are; None is the pool itself.

@@ -1,5 +1,6 @@
 """Losses: small modules and pure functions, selected from YAML."""
 
+from lightning_modules.losses.adversarial import discriminator_loss, generator_loss, path_length_penalty, r1_penalty
 from lightning_modules.losses.high_frequency import HighFrequency
 from lightning_modules.losses.minimax import ClassMemory, Minimax, MinimaxLosses
 from lightning_modules.losses.pixel import L1, MSE, Charbonnier, FFTLoss, PixelLoss
@@ -14,4 +15,8 @@ __all__ = [
     "Minimax",
     "MinimaxLosses",
     "PixelLoss",
+    "discriminator_loss",
+    "generator_loss",
+    "path_length_penalty",
+    "r1_penalty",
 ]

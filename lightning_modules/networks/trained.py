@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def _recognised(content: dict[str, Any], file: Path) -> tuple[nn.Module, int]:
 
 
 class _Recognised(nn.Module):
-    """spandrel's descriptor as a module: it pads images to the sides that some architectures insist on."""
+    """spandrel's descriptor as a module: it pads images to the sides that some architectures insist on, and clips."""
 
     def __init__(self, descriptor: Any) -> None:
         super().__init__()
@@ -130,7 +131,8 @@ class _Recognised(nn.Module):
         self._descriptor = descriptor
 
     def forward(self, lr: Tensor) -> Tensor:
-        sr: Tensor = self._descriptor(lr)
+        with_gradients = inspect.unwrap(type(self._descriptor).__call__)  # wrapped in inference mode, which has none
+        sr: Tensor = with_gradients(self._descriptor, lr)
         return sr
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from callbacks import DistilledWriter
@@ -307,6 +308,52 @@ def test_positions_that_are_not_there_are_refused(
     with pytest.raises(RuntimeError, match=expected):
         quick_trainer(callbacks=DistilledWriter()).predict(module, datamodule=data, return_predictions=False)
     assert not (tmp_path / "distilled").exists()
+
+
+class Latent(PatchSelection):
+    """Gives each patch a latent that NumPy can make too: its corner, in halves."""
+
+    def predict_step(self, batch: list[DistilledPatch], batch_idx: int) -> list[DistilledPatch]:
+        return [DistilledPatch(one.hr, None, one.metadata, corner(one.hr)) for one in batch]
+
+    def record(self) -> dict[str, object]:
+        return {"generator": {"source": "weights.pth", "fingerprint": "12ab", "side": 48}}
+
+
+def corner(hr: np.ndarray) -> np.ndarray:
+    return hr[:2, :3].astype(np.float16) / 2
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_latents_in_order(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path, devices: int
+) -> None:
+    data.prepare_data()
+    processes = {"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}
+    trainer = quick_trainer(callbacks=DistilledWriter(str(tmp_path / "set")), **processes)
+    trainer.predict(Latent(), datamodule=data, return_predictions=False)
+    assert holds_latents(tmp_path / "set", data)
+
+
+def holds_latents(folder: Path, data: RealImages) -> bool:
+    data.setup("fit")
+    patches, opened = list(data.distilled_patches()), read_distilled(folder)
+    assert opened.provenance["generator"]["fingerprint"] == "12ab"
+    assert opened.provenance["png_bytes"] > 27 * 100
+    assert not (folder / "images").exists()
+    assert opened.metadata == [patch.metadata for patch in patches]
+    return np.array_equal(load_file(folder / "latents.safetensors")["latents"], [corner(patch.hr) for patch in patches])
+
+
+def test_latents_outlive_an_interruption_while_the_set_is_written(
+    data: RealImages, quick_trainer: Callable[..., L.Trainer], tmp_path: Path
+) -> None:
+    trainer = quick_trainer(callbacks=DistilledWriter(str(tmp_path / "set")))
+    interrupted = patch("callbacks.distilled_writer.write_distilled", side_effect=KeyboardInterrupt)
+    with interrupted, pytest.raises(SystemExit):
+        trainer.predict(Latent(), datamodule=data, return_predictions=False)
+    write_batches(tmp_path / "batches", tmp_path / "set")
+    assert holds_latents(tmp_path / "set", data)
 
 
 def test_other_modules_are_left_alone(runs, tiny_photographs: Path) -> None:

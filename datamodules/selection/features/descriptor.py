@@ -90,6 +90,13 @@ def _bands(luma: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _dct(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Matrix of the orthonormal DCT-II, (side, side), and what averages each band of its squares, (side^2, 18)."""
+    with torch.inference_mode(False):  # kept for later calls, which may need gradients
+        transform, member = _dct_bands(side)
+        return transform.to(device), (member / member.sum(0)).to(device)
+
+
+def _dct_bands(side: int) -> tuple[Tensor, Tensor]:
+    """Matrix of the orthonormal DCT-II, (side, side), and which band each coefficient lies in, one-hot (side^2, 18)."""
     order = torch.arange(side, dtype=torch.float64)
     transform = torch.cos(math.pi / side * order[:, None] * (order + 0.5)) * math.sqrt(2 / side)
     transform[0] /= math.sqrt(2)
@@ -98,7 +105,7 @@ def _dct(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     sector = (torch.atan2(vertical, horizontal) / (math.pi / 2 / DIRECTIONS)).long().clamp(max=DIRECTIONS - 1)
     member = torch.nn.functional.one_hot((ring * DIRECTIONS + sector).flatten()).double()
     member[0] = 0  # the patch's mean, which is among the colours
-    return transform.to(device), (member / member.sum(0)).to(device)
+    return transform, member
 
 
 def _colours(hr: Tensor) -> Tensor:
@@ -116,7 +123,8 @@ def _gradients(luma: Tensor) -> Tensor:
     falling, rising = luma[:, 1:, 1:] - luma[:, :-1, :-1], luma[:, 1:, :-1] - luma[:, :-1, 1:]
     right, down = (falling - rising).flatten(1) / 2, (falling + rising).flatten(1) / 2
     squared = right * right + down * down
-    magnitude = squared.sqrt()
+    flat = squared == 0
+    magnitude = squared.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)  # the root has no derivative at 0
     inverse = 1 / squared.clamp(min=ROUNDING_NOISE)
     cosine, sine = (right * right - down * down) * inverse, 2 * right * down * inverse
     mean, energy = magnitude.mean(1, dtype=torch.float64), squared.mean(1, dtype=torch.float64)

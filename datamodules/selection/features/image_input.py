@@ -37,9 +37,11 @@ class ImageInput:
         return (hr - hr.new_tensor(self.mean)[:, None, None]) / hr.new_tensor(self.std)[:, None, None]
 
     def through(self, network: Callable[[Tensor], Tensor], hr: Tensor) -> Tensor:
-        """What the network makes of the patches, a bounded number at a time: float32, (B, D)."""
-        with torch.no_grad():
-            return torch.cat([network(self(chunk)).flatten(1).float() for chunk in hr.split(CHUNK)])
+        """What the network, whose weights are frozen, makes of the patches: float32, (B, D), differentiable.
+
+        A bounded number goes through it at a time; without a gradient to be kept, that bounds the memory.
+        """
+        return torch.cat([network(self(chunk)).flatten(1).float() for chunk in hr.split(CHUNK)])
 
 
 def check_image_size(image_size: int | None) -> None:

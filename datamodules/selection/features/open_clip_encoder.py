@@ -66,7 +66,7 @@ class OpenCLIP(Features):
             FileNotFoundError: when they are neither on this machine nor to be had.
             ValueError: when model or tag are unknown, do not belong together, or the weights do not fit.
         """
-        network = self._network().eval().to(device)
+        network = self._network().eval().requires_grad_(False).to(device)
         config = network.visual.preprocess_cfg
         size = config["size"]
         height, width = (size, size) if isinstance(size, int) else size

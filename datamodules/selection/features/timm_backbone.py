@@ -80,7 +80,7 @@ class TimmBackbone(Features):
         mean, std = tuple(self.mean or config["mean"]), tuple(self.std or config["std"])
         self._input = ImageInput(size, mean, std, config["interpolation"])
         network.pretrained_cfg = {}  # it holds the state dict a second time
-        self._network = network.eval().to(device)
+        self._network = network.eval().requires_grad_(False).to(device)
 
     def __call__(self, hr: Tensor) -> Tensor:
         """Features of a batch of patches.

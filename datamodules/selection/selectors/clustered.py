@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -42,14 +43,17 @@ class ClusterBalanced(Selector):
         return _fill(self.inner, pool, share(class_sizes(pool), count), seed)
 
 
-def select_per_class(inner: Selector, pool: Pool, per_class: int, seed: int) -> Indices:
-    """As many of every pseudo-class: budgets given as images per class (IPC).
+def select_per_class(
+    inner: Selector, pool: Pool, per_class: int, seed: int, names: Sequence[str] | None = None
+) -> Indices:
+    """As many of every class: budgets given as images per class (IPC).
 
     Args:
         inner: chooses within a class.
         pool: with labels.
         per_class: how many of each class, at least 1.
         seed: of all random decisions.
+        names: of the classes, where they have some; one without members in the pool counts, too.
 
     Returns:
         int64 (classes * per_class,), distinct positions in the pool, class by class.
@@ -57,13 +61,21 @@ def select_per_class(inner: Selector, pool: Pool, per_class: int, seed: int) -> 
     Raises:
         ValueError: when a class has fewer.
     """
-    sizes = class_sizes(pool)
+    assert pool.labels is not None
+    sizes = np.bincount(pool.labels, minlength=len(names or ()))
     if sizes.min() < per_class:
-        raise ValueError(
-            f"class {sizes.argmin()} of {len(sizes)} has {sizes.min()} patches but {per_class} of each are wanted; "
-            f"ask for at most {sizes.min()} images per class (IPC), or for fewer classes"
-        )
+        raise _too_small(sizes, per_class, names)
     return _fill(inner, pool, np.full(len(sizes), per_class), seed)
+
+
+def _too_small(sizes: Indices, per_class: int, names: Sequence[str] | None) -> ValueError:
+    least, fewest = int(sizes.argmin()), int(sizes.min())
+    name = "" if names is None else f" ({names[least]})"
+    fewer = f"ask for at most {fewest} images per class (IPC), or " if fewest else ""
+    more = "for fewer classes" if names is None else "let more of its patches pass data.filters"
+    return ValueError(
+        f"class {least}{name} of {len(sizes)} has {fewest} patches but {per_class} of each are wanted; {fewer}{more}"
+    )
 
 
 def class_sizes(pool: Pool) -> Indices:

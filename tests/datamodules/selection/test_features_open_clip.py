@@ -82,6 +82,22 @@ def test_without_resizing_they_are_the_same(tiny, checkpoint, patches):
     torch.testing.assert_close(ours(OpenCLIP("tiny", str(checkpoint)), crops), own(tiny, crops), rtol=0, atol=1e-6)
 
 
+def test_gradients_reach_the_patches_alone(tiny, checkpoint, patches):
+    """OpenAI's mean and standard deviation, which open_clip takes for a checkpoint file."""
+    features = OpenCLIP("tiny", str(checkpoint))
+    features.load(CPU)
+    crops = floats([patch[:48, :48] for patch in patches])
+    assert not features(crops).requires_grad
+    leaf, plain = crops.clone().requires_grad_(), crops.clone().requires_grad_()
+    direction = torch.randn(4, 24, generator=torch.Generator().manual_seed(0))  # embeddings have a fixed length
+    (features(leaf) * direction).sum().backward()
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    (tiny.encode_image((plain - mean) / std, normalize=True) * direction).sum().backward()
+    torch.testing.assert_close(leaf.grad, plain.grad, rtol=1e-3, atol=1e-4 * plain.grad.abs().max().item())
+
+
 def test_another_image_size_resizes_the_position_embeddings(tiny, checkpoint, patches):
     model = open_clip.create_model("tiny", pretrained=str(checkpoint), force_image_size=64).eval()
     vectors = ours(OpenCLIP("tiny", str(checkpoint), image_size=64), patches)

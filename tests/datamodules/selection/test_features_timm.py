@@ -93,6 +93,19 @@ def test_mean_and_std_take_the_place_of_the_models(small, pictures):
     torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("model", SMALL)
+def test_gradients_reach_the_patches_alone(small, pictures, model):
+    network, weights = small(model)
+    side = network.pretrained_cfg["input_size"][1]
+    features = TimmBackbone(model, weights, mean=[0.5] * 3, std=[0.5] * 3)
+    features.load(CPU)
+    ours, plain = (torch.nn.functional.interpolate(floats(pictures), (side, side)).requires_grad_() for _ in range(2))
+    assert not features(ours.detach()).requires_grad
+    features(ours).square().sum().backward()
+    network.forward_head(network.forward_features((plain - 0.5) / 0.5), pre_logits=True).square().sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-3, atol=1e-4 * plain.grad.abs().max().item())
+
+
 def test_the_models_own_weights_are_fetched_once(small, pictures, hub, no_hub):
     network, weights = small("test_vit")
     repo = hub / timm.get_pretrained_cfg("test_vit").hf_hub_id
