@@ -18,7 +18,7 @@ class CheckpointSettings:
 
     Attributes:
         every_n_steps: optimiser steps between two writes of `last.ckpt`; it is written at the end of fit too.
-        monitor: validation metric that decides which is `best.ckpt`.
+        monitor: validation metric that decides which is `best.ckpt`; null writes none.
         mode: `max` if higher is better, else `min`.
 
     Raises:
@@ -26,7 +26,7 @@ class CheckpointSettings:
     """
 
     every_n_steps: int = 500
-    monitor: str = "val/psnr_y"
+    monitor: str | None = "val/psnr_y"
     mode: Literal["max", "min"] = "max"
 
     def __post_init__(self) -> None:
@@ -123,7 +123,9 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def checkpoint_callbacks(settings: CheckpointSettings, run: Path) -> list[Checkpoint]:
-    """The two callbacks that write `best.ckpt` and `last.ckpt`."""
+    """The callbacks that write `best.ckpt`, where a metric is monitored, and `last.ckpt`."""
     folder = run / "checkpoints"
-    best = BestCheckpoint(folder, settings.monitor, settings.mode)
-    return [best, LastCheckpoint(folder, settings.every_n_steps)]  # in this order: the last knows of the best
+    last = LastCheckpoint(folder, settings.every_n_steps)
+    if settings.monitor is None:
+        return [last]
+    return [BestCheckpoint(folder, settings.monitor, settings.mode), last]  # in this order: the last knows of the best

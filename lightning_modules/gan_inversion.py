@@ -73,6 +73,7 @@ class GANInversion(Synthesis):
     """
 
     method: ClassVar[str] = "gsdd"
+    latents: nn.Parameter  # from `configure_model` on
     inversion_psnr: Tensor
 
     def __init__(
@@ -122,7 +123,6 @@ class GANInversion(Synthesis):
         self.schedule = Schedule(optimizer, lr_scheduler, lr_interval)
         self.validation_metrics = SRMetrics()
         self.generator: Generator | None = None
-        self.latents = nn.Parameter(torch.empty(0))
         self.register_buffer("inversion_psnr", torch.tensor(float("nan")))
         self._record: dict[str, Any] = {}  # of the generator
         self._starts: list[int] = []

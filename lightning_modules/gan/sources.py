@@ -46,9 +46,10 @@ class GeneratorSpec:
         """
         path, dtype = _locate(self.source), getattr(torch, self.dtype)
         folder = newest(path, GENERATOR)
-        if (folder / CONFIG).is_file():
-            return StyleLatents(str(folder), side, self.latent_space, dtype).eval()
-        return SRGenerator(str(path), side, dtype).eval()
+        with torch.random.fork_rng(devices=[]):  # constructors draw weights; a run is the same with decoded ones cached
+            if (folder / CONFIG).is_file():
+                return StyleLatents(str(folder), side, self.latent_space, dtype).eval()
+            return SRGenerator(str(path), side, dtype).eval()
 
     def record(self, generator: Generator) -> dict[str, Any]:
         """What latents are stored with, for `load_generator`: plain values; of an experiment, the run that it was."""

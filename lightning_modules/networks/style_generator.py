@@ -22,8 +22,7 @@ SMALLEST = 4
 
 LEAST_CHANNELS = 8
 CONTRAST = 0.5
-"""Standard deviation of the colours at the start: about that of photographs in [-1, 1], so that a short run is not spent
-on getting there."""
+"""Standard deviation of the colours at the start, as of photographs in [-1, 1]: no short run is spent on getting there."""
 
 MAPPING_RATE = 0.01
 """How fast the mapping network learns, of the rate of all else (as published)."""
@@ -107,13 +106,13 @@ class ModulatedConv(nn.Module):
 
 
 class StyleLayer(nn.Module):
-    """A modulated 3 x 3 convolution, doubled in side where asked to, with bias and activation.
+    """A modulated 3 x 3 convolution with bias and activation, of features that are doubled in side where asked to.
 
     Args:
         inputs: channels of the input.
         outputs: of the output.
         w_dim: numbers of a style.
-        up: whether to double the side; after the convolution, which then costs a quarter.
+        up: whether to double the side; before the convolution, since what is doubled after it has no detail.
     """
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, up: bool = False) -> None:
@@ -124,8 +123,7 @@ class StyleLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(B, inputs, H, W) and styles (B, w_dim) -> (B, outputs, H, W) or (B, outputs, 2 H, 2 W)."""
-        x = self.conv(x, w)
-        return activate((upsample(x) if self._up else x) + self.bias)
+        return activate(self.conv(upsample(x) if self._up else x, w) + self.bias)
 
 
 class ToRGB(nn.Module):

@@ -49,6 +49,17 @@ def test_latents_find_their_generator(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sr", "style"])
+def test_global_random_numbers_are_left_alone(kind: str, tmp_path: Path) -> None:
+    """A network that is trained on latents starts with the same weights whether they are still to be decoded or not."""
+    spec = GeneratorSpec(source(kind, tmp_path))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    spec.build(SIDE)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("kind", ["sr", "style"])
 def test_another_generator_in_its_place(kind: str, tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     wanted = record(GeneratorSpec(source(kind, tmp_path / "first")))
