@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import yaml
 from cli.app import SRDistillCLI
 from comparison.planning.regimes import read_regime
 from main import main
-from tests.diffusion_runs import MODEL, provenance, small, write_model
+from tests.diffusion_runs import MODEL, lines, provenance, small, write_model
+from tests.gsdd_runs import PROXY, write_sr
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FULL = CONFIGS / "sr" / "full.yaml"
 ON_DISTILLED = CONFIGS / "sr" / "distilled.yaml"
 ON_SAMPLES = CONFIGS / "sr" / "diffusion.yaml"
-ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - {ON_DISTILLED, ON_SAMPLES})
+ON_DECODED = CONFIGS / "sr" / "gsdd.yaml"
+ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - {ON_DISTILLED, ON_SAMPLES, ON_DECODED})
 SELECTIONS = sorted(CONFIGS.glob("selection/*.yaml"))
 DISTILLERS = {name: CONFIGS / "distill" / f"{name}.yaml" for name in ("select", "relabel")}
 DIFFUSION = {file.stem: file for file in sorted(CONFIGS.glob("distill/diffusion/*.yaml"))}
+GSDD = {file.stem: file for file in sorted(CONFIGS.glob("distill/gsdd/*.yaml"))}
 NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TRAINERS = sorted(CONFIGS.glob("trainer/*.yaml"))
@@ -37,6 +41,13 @@ CHAINS = {
     "paper": {step: [step, f"{step}_paper"] for step in ("lora", "sample")},
 }
 """Files of configs/distill/diffusion that lie on top of one another, by size and step."""
+
+GSDD_CHAINS = {
+    "quickstart": {"prior": ["prior"], "invert": ["invert"], "decode": ["decode"]},
+    "bsd": {step: [step, f"{step}_bsd"] for step in ("prior", "invert", "decode")},
+    "paper": {step: [step, f"{step}_paper"] for step in ("invert", "decode")},
+}
+"""Likewise, of configs/distill/gsdd."""
 
 DATA_OF = {"quickstart": [], "bsd": [CONFIGS / "data" / "bsd.yaml"], "paper": [CONFIGS / "data" / "ost.yaml"]}
 NO_PICTURES = ["--sample_grid.per_class", "0", "--image_grid.images", "0", "--sample_report.patches", "0"]
@@ -189,6 +200,70 @@ def test_samples_are_of_the_classes_that_were_learned(size: str) -> None:
     assert decides("lora") == decides("sample") != {}
 
 
+def gsdd(command: str, size: str, step: str, *args: str) -> SRDistillCLI:
+    """One step of a size, on its data set."""
+    return run(command, [*(GSDD[name] for name in GSDD_CHAINS[size][step]), *DATA_OF[size]], *args)
+
+
+@pytest.mark.parametrize("size", ["quickstart", "bsd"])
+def test_gsdd(size: str, small_data: list[str]) -> None:
+    """Each file reads what the ones before it have written, where they say; the run inverts once and matches once."""
+    gsdd("fit", size, "prior", *small_data)
+    found = gsdd("fit", size, "invert", *small_data, f"{MODEL}inversion_steps", "1", f"{MODEL}proxy", PROXY)
+    gsdd("predict", size, "decode", *small_data)
+    assert len(lines(Path("distilled/gsdd"))) == len(found.model.latents)
+    if size == "quickstart":
+        network = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]
+        whole_chain([ON_DECODED], [*small_data, *network])
+
+
+@pytest.fixture
+def in_folders(tiny_photographs: Path, small_data: list[str], tmp_path: Path) -> list[str]:
+    """Options for two pictures in one folder and two in another, whose names are the classes."""
+    for number, file in enumerate(sorted(tiny_photographs.iterdir())):
+        folder = tmp_path / "tree" / ("sky", "water")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    return [*small_data, "--data.init_args.root", str(tmp_path / "tree"), f"{MODEL}generator.dtype", "float32"]
+
+
+def test_published_gsdd(in_folders: list[str], tmp_path: Path) -> None:
+    """On an SR network that spandrel recognises; of each class three patches, not ten."""
+    source = [f"{MODEL}generator.source", str(write_sr(tmp_path / "weights.safetensors"))]
+    smaller = [f"{MODEL}budget.ipc", "3", f"{MODEL}inversion_steps", "1", f"{MODEL}proxy", PROXY]
+    found = gsdd("fit", "paper", "invert", *in_folders, *source, *smaller)
+    assert found.model.latents.shape == (6, 3, 4, 4)
+    gsdd("predict", "paper", "decode", *small_to_decode(in_folders))
+    assert [line["pseudo_label"] for line in lines(tmp_path / "distilled" / "gsdd")] == [0, 0, 0, 1, 1, 1]
+
+
+def small_to_decode(options: list[str]) -> list[str]:
+    """Without those of a generator, which the latents name."""
+    return [word for at, word in enumerate(options) if "generator" not in options[at - at % 2]]
+
+
+def test_published_gsdd_is_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    """As GSDD has it (AAAI 2024): Real-ESRGAN, the folders of OST as classes."""
+    with pytest.raises(SystemExit, match="0"):
+        gsdd("fit", "paper", "invert", "--print_config")
+    config = yaml.safe_load(capsys.readouterr().out)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert model["generator"]["source"].endswith("RealESRGAN_x4plus.pth")
+    assert model["budget"] == {"ipc": 10, "patches": None, "percent": None}
+    assert data["pseudo_labels"]["class_path"].endswith("FolderLabels")
+
+
+@pytest.mark.parametrize("overlay", ["invert_realesrgan", "invert_paper"])
+def test_gsdd_without_network(overlay: str, small_data: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("hub").absolute()))
+    classes = ["--data.init_args.pseudo_labels", "{class_path: PseudoLabels, init_args: {classes: 2}}"]
+    with pytest.raises(FileNotFoundError) as raised:
+        run("fit", [GSDD["invert"], GSDD[overlay]], *small_data, *classes)
+    assert str(raised.value).startswith("cannot get RealESRGAN_x4plus.pth of lllyasviel/Annotators from the Hugging")
+    assert "; for model.generator.source give a file that spandrel reads" in str(raised.value)
+
+
 @pytest.mark.parametrize("file", NETWORKS, ids=names(NETWORKS))
 def test_network(file: Path, tiny_but_network: list[str]) -> None:
     architecture = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["architecture"]
@@ -299,7 +374,8 @@ def test_every_regime_is_in_a_plan() -> None:
 
 def test_every_file_is_covered() -> None:
     debug = {CONFIGS / "debug" / f"{name}.yaml" for name in ("one_batch", "overfit", "profiler")}
-    distillation = {ON_DISTILLED, ON_SAMPLES, *DISTILLERS.values()}
+    distillation = {ON_DISTILLED, ON_SAMPLES, ON_DECODED, *DISTILLERS.values(), GSDD["invert_realesrgan"]}
     distillation |= {DIFFUSION[name] for chain in CHAINS.values() for files in chain.values() for name in files}
+    distillation |= {GSDD[name] for chain in GSDD_CHAINS.values() for files in chain.values() for name in files}
     fits = {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *TRAINERS, *debug}
     assert set(CONFIGS.rglob("*.yaml")) == {*fits, *PLANS, *REGIMES}
