@@ -131,7 +131,7 @@ def test_a_discriminator_that_is_not_finite_is_not_stepped(
 
 
 def test_two_colours_are_learned(arguments: list[str], tmp_path: Path) -> None:
-    """Of flat patches in two colours, each half of the photographs: samples come to have both, and no others."""
+    """Of flat patches in two colours, each half of the photographs: samples come to have both, which are 215 apart."""
     colours = np.array([[200, 60, 40], [40, 90, 180]])
     for number in range(12):
         picture = np.broadcast_to(colours[number % 2], (32, 32, 3)).astype(np.uint8)
@@ -140,15 +140,15 @@ def test_two_colours_are_learned(arguments: list[str], tmp_path: Path) -> None:
     cli = fit(
         *(*arguments, "--data.init_args.root", str(tmp_path / "flat"), "--data.init_args.validation", "0.5"),
         *("--data.init_args.batch_size", "16", f"{MODEL}augmentation", "none", f"{MODEL}networks.channels", "16"),
-        *("--trainer.max_steps", "300", "--trainer.val_check_interval", "50", "--ema.decay", "0.9"),
+        *("--trainer.max_steps", "120", "--trainer.val_check_interval", "40", "--ema.decay", "0.9"),
     )
     first, *_, end = logged(cli, "val/kernel_distance")
-    print(logged(cli, "val/kernel_distance"))
     with torch.no_grad():
         made = load_style_generator(cli.run_dir)(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
     distances = torch.cdist((made.mean((2, 3)) + 1) / 2 * 255, torch.tensor(colours).float())
-    print(distances.min(1).values.mean(), distances.argmin(1).float().mean())
-    assert end < first / 4
+    assert end < first / 10
+    assert distances.min(1).values.mean() < 40
+    assert 0.1 < distances.argmin(1).float().mean() < 0.9
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class InversionTerms:
     """
 
     pixel: float = 1.0
-    feature: float = 0.1
+    feature: float = 0.01
 
     def __post_init__(self) -> None:
         for key, value in asdict(self).items():

@@ -22,7 +22,7 @@ SMALLEST = 4
 
 LEAST_CHANNELS = 8
 CONTRAST = 0.5
-"""Standard deviation of the colours at the start, as of photographs in [-1, 1]: no short run is spent on getting there."""
+"""Standard deviation of the colours at the start, as of photographs: no short run is spent on getting there."""
 
 MAPPING_RATE = 0.01
 """How fast the mapping network learns, of the rate of all else (as published)."""
