@@ -19,7 +19,8 @@ from comparison import outputs
 from tests.compare_runs import assert_same_weights, compare, read_csv, still_running, write_plan
 
 ROOT = Path(__file__).parent.parent
-LONG = {"trainer.max_steps": 400, "trainer.val_check_interval": 100, "checkpoint.every_n_steps": 20}
+STEPS = 800  # so many that a busy machine has time to interrupt
+LONG = {"trainer.max_steps": STEPS, "trainer.val_check_interval": STEPS // 4, "checkpoint.every_n_steps": 20}
 FIT = "full-train-net-plain-s0"
 
 
@@ -72,7 +73,7 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
     assert server.memory_info().rss > 200 << 20  # has imported what stages need, wherever the command was started
     process.kill()
     assert still_running(tree, 10) == []
-    assert 0 < steps_of(first) < 400
+    assert 0 < steps_of(first) < STEPS
 
     process = start(plan, root)
     second = wait_for_checkpoint(root, 1, process)
@@ -85,7 +86,7 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
     assert f"{FIT}: resumed" in told
     assert told.splitlines()[-1] == "stopped; the same command goes on from here"
     assert still_running(tree, 10) == []
-    assert steps_of(first) < steps_of(second) < 400
+    assert steps_of(first) < steps_of(second) < STEPS
     assert not (root / "done").exists()
     assert [path.name for path in (root / "study").iterdir()] == [".lock"]
 

@@ -92,7 +92,7 @@ def test_settings_given_at_a_resume_win(arguments: list[str]) -> None:
     weights = ["--ckpt_path", str(first.run_dir / "checkpoints" / "last.ckpt"), "--trainer.max_steps", "3"]
     resumed = fit(*arguments, *NO_PICTURES, *weights, f"{MODEL}discriminator_optimizer.init_args.lr", "0.5")
     rates = [state["param_groups"][0]["lr"] for state in last(resumed)["optimizer_states"]]
-    assert rates == [2.5e-3, 0.5]
+    assert rates == [5e-3, 0.5]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")

@@ -123,7 +123,7 @@ class MatchingTerms:
     mean: float = 1.0
     second_moment: float = 0.0
     fourier: float = 0.0
-    latent_diversity: float = 100.0
+    latent_diversity: float = 1.0
     feature_diversity: float = 0.0
 
     def __post_init__(self) -> None:
