@@ -26,6 +26,7 @@ from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
 from lightning_modules.metrics import perceptual_network
 from lightning_modules.randomness import noise
+from lightning_modules.run_parts import refuse_other_shapes
 from lightning_modules.schedule import Schedule
 
 
@@ -240,13 +241,7 @@ class DiffusionPrior(L.LightningModule):
         Raises:
             ValueError: when the checkpoint is not of this model.
         """
-        saved = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
-        other = [name for name, tensor in self.state_dict().items() if saved.get(name) != tensor.shape]
-        if other:
-            raise ValueError(
-                f"the file is no checkpoint of this DiffusionPrior: {other[0]} is missing there, or has another shape "
-                f"({len(other)} such); give one with the same denoiser, autoencoder, patch size and classes"
-            )
+        refuse_other_shapes(checkpoint["state_dict"], self, "denoiser, autoencoder, patch size and classes")
         self.schedule.load(checkpoint, self)
 
     def export(self, run: Path) -> None:

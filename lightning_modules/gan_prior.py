@@ -23,6 +23,7 @@ from lightning_modules.losses.adversarial import discriminator_loss, generator_l
 from lightning_modules.networks.discriminator import Discriminator
 from lightning_modules.networks.style_generator import StyleGenerator, StyleSpec
 from lightning_modules.randomness import noise
+from lightning_modules.run_parts import refuse_other_shapes
 from lightning_modules.schedule import ScheduleError, signature, take_over
 
 W_DECAY = 0.998
@@ -176,13 +177,7 @@ class GANPrior(L.LightningModule):
         Raises:
             ValueError: when the checkpoint is not of this model, or settings are refused.
         """
-        saved = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
-        other = [name for name, tensor in self.state_dict().items() if saved.get(name) != tensor.shape]
-        if other:
-            raise ValueError(
-                f"the file is no checkpoint of this GANPrior: {other[0]} is missing there, or has another shape "
-                f"({len(other)} such); give one with the same networks and patch size"
-            )
+        refuse_other_shapes(checkpoint["state_dict"], self, "networks and patch size")
         if not self.trainer.training:
             return
         parts = zip(self._fresh_optimizers(), checkpoint["schedules"], checkpoint["optimizer_states"], strict=True)

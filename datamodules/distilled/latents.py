@@ -45,7 +45,7 @@ def check_latent(patch: DistilledPatch, number: int, first: Latents | None) -> L
             f"{first.shape}; all latents of a set have one shape and dtype"
         )
     if not np.isfinite(latent).all():
-        raise ValueError(f"patch {number}: its latent has numbers that are not finite; store it as float32, or leave it out")
+        raise ValueError(f"patch {number}: its latent is not finite everywhere; store it as float32, or leave it out")
     return latent
 
 

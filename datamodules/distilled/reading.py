@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def _is_record(content: Any) -> bool:
     )
 
 
-def _holds_one_kind(names: Set[str], content: Mapping[str, Any]) -> bool:
+def _holds_one_kind(names: Collection[str], content: Mapping[str, Any]) -> bool:
     """Whether a set holds images alone, or latents that their generator is known of."""
     if LATENTS not in names:
         return all(IMAGE_NAME.fullmatch(name) for name in names)

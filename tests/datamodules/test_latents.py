@@ -134,7 +134,7 @@ REFUSED = [
         r"patch 1: its latent is float32 \(3, 4, 4\) but .* float16 \(3, 4, 4\)",
     ),
     (changed(2, latent=np.zeros((3, 4, 5), np.float16)), r"patch 2: .* \(3, 4, 5\) but those before it .* \(3, 4, 4\)"),
-    (changed(0, latent=np.full((3, 4, 4), np.inf, np.float16)), "patch 0: its latent has numbers that are not finite"),
+    (changed(0, latent=np.full((3, 4, 4), np.inf, np.float16)), "patch 0: its latent is not finite everywhere"),
     (changed(1, latent=None), "patch 1 has no latent but those before it have one"),
     (changed(0, latent=None), "patch 1 has a latent but those before it have none"),
     (changed(0, lr=np.zeros((4, 4, 3), np.uint8)), "patch 0 has a latent and an LR; .* set lr to None"),
