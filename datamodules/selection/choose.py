@@ -56,11 +56,11 @@ class Budget:
     def __post_init__(self) -> None:
         given = {key: value for key, value in asdict(self).items() if value is not None}
         if len(given) > 1:
-            raise ValueError(f"data.budget has {' and '.join(given)}; set one of them and the others to null")
+            raise ValueError(f"budget has {' and '.join(given)}; set one of them and the others to null")
         for key, value in given.items():
             if value <= 0 or (key == "percent" and value > 100):
                 limit = " and up to 100" if key == "percent" else ""
-                raise ValueError(f"data.budget.{key} is {value}; expected a number above 0{limit}")
+                raise ValueError(f"budget.{key} is {value}; expected a number above 0{limit}")
 
     def count(self, candidates: Candidates, left: int, classes: int) -> int:
         """The number of patches.

@@ -97,7 +97,7 @@ def test_test_does_not_need_the_photographs(tiny, tiny_photographs):
     [
         (["--data.candidate_size", "16"], "data.candidate_size is 16 but training patches have 32 pixels"),
         (["--data.sub_image", "64"], "data.sub_image is 64 but candidates have data.candidate_size"),
-        (["--data.budget.percent", "5"], "data.budget has patches and percent; set one of them"),
+        (["--data.budget.percent", "5"], "budget has patches and percent; set one of them"),
         (["--data.budget.patches", "28"], "asks for 28 patches but there are 27"),
         (["--data.candidate_size", "100"], "the largest square in any photograph has 96 pixels"),
     ],

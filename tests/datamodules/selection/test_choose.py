@@ -224,9 +224,9 @@ def test_what_cannot_be_is_one_line(candidates, rule, tmp_path, change, message)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"patches": 3, "percent": 1}, r"data\.budget has patches and percent; set one of them and the others to null"),
-        ({"percent": 101}, r"data\.budget\.percent is 101; expected a number above 0 and up to 100"),
-        ({"ipc": 0}, r"data\.budget\.ipc is 0; expected a number above 0"),
+        ({"patches": 3, "percent": 1}, r"budget has patches and percent; set one of them and the others to null"),
+        ({"percent": 101}, r"budget\.percent is 101; expected a number above 0 and up to 100"),
+        ({"ipc": 0}, r"budget\.ipc is 0; expected a number above 0"),
     ],
 )
 def test_bad_budgets(given, message):
