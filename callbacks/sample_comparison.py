@@ -101,7 +101,8 @@ def compare(written: DistilledSet, data: SRDataModule, device: torch.device) -> 
 
     Args:
         written: by this run.
-        data: after `setup("fit")`. Features are those of its rule, or the descriptor without weights.
+        data: after `setup("fit")`. Features are those of its rule, or the descriptor without weights; the images of
+            latents are kept in its cache, or in the user's where it has none.
         device: to compute features on.
 
     Raises:
@@ -110,7 +111,8 @@ def compare(written: DistilledSet, data: SRDataModule, device: torch.device) -> 
     """
     features = feature_extractor(data)
     features.load(device)
-    samples = _read_samples(images_of(written, cache_folder(None), device))
+    cache = getattr(data, "cache", None) or cache_folder(None)
+    samples = _read_samples(images_of(written, cache, device))
     real = _draw_real(data, samples.pixels.shape[-1], features, device)
     return compare_patches(samples, _embed(samples.pixels, features, device), real, data.scale)
 

@@ -93,3 +93,15 @@ def collate_pairs(samples: list[tuple[Tensor, Tensor, int]]) -> PairBatch:
     """Stacks (lr, hr, index) samples, uint8 (3, H, W), into a batch of floats."""
     lr, hr, index = zip(*samples, strict=True)
     return PairBatch(torch.stack(lr), torch.stack(hr), torch.tensor(index)).to_float()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Pixels as an image file holds them: clipped to [0, 1] and rounded to the nearest of 256 steps.
+
+    Args:
+        images: (B, 3, H, W), finite floating point numbers of any range; 1 is white.
+
+    Returns:
+        uint8 of the same shape, on the same device.
+    """
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules.augmentation.counter_rng import derive_seed
 from datamodules.base import SRDataModule
 from datamodules.distilled import DistilledPatch
-from datamodules.pair import PairBatch
+from datamodules.pair import PairBatch, to_uint8
 from datamodules.selection import Budget
-from datamodules.selection.interfaces import Indices
 from lightning_modules.gan.augmentation import Siamese
-from lightning_modules.gan.chunks import split
 from lightning_modules.gan.feature_networks import MatchingFeatures, RandomConvNet
 from lightning_modules.gan.generator import Generator
 from lightning_modules.gan.inversion import InversionTerms, inversion_gradient
@@ -30,10 +28,17 @@ from lightning_modules.gan.latent_set import LATENTS, LatentSet, load_latents, s
 from lightning_modules.gan.matching import Matching, RealPatches
 from lightning_modules.gan.proxy import Proxy, measure
 from lightning_modules.gan.sources import GeneratorSpec, load_generator, refuse_another
+from lightning_modules.gan.start import (
+    approximations,
+    random_latents,
+    real_patches,
+    refuse_other_data,
+    refuse_repetition,
+    refuse_sides,
+)
 from lightning_modules.losses.distribution_matching import MatchingTerms, mean_pairwise_cosine
 from lightning_modules.metrics import SRMetrics
-from lightning_modules.randomness import noise
-from lightning_modules.requests import Request, requests
+from lightning_modules.requests import requests
 from lightning_modules.run_parts import newest
 from lightning_modules.schedule import Schedule
 from lightning_modules.synthesis import Synthesis
@@ -56,12 +61,14 @@ class GANInversion(Synthesis):
         features: what is matched; null is a random ConvNet, drawn anew for each step.
         augmentation: of real and decoded patches alike, see `Siamese`.
         real_batch: real patches of each class and step.
-        chunk: latents decoded at a time with gradients; bounds memory, changes nothing else.
+        chunk: patches decoded or embedded at a time; bounds memory, changes nothing else.
+        matching_rate: share of the learning rate that matching goes at. Its gradients are noisy, and at the full rate
+            latents that were inverted walk away from anything that looks like a photograph.
         stored_as: dtype of the latents on disk.
         store: whether `predict` writes a set of images, or of latents, which `SyntheticPatches` decodes.
         proxy: small SR network that is trained on the patches at each validation; null does without.
         budget: of the set: ipc, patches, or percent of all HR pixels; null is 10 per class.
-        sample_seed: of the choice of real patches and of random latents; null is the datamodule's seed.
+        sample_seed: of latents, real patches, networks and augmentation; null is the datamodule's seed.
         optimizer: any torch optimiser.
         lr_scheduler: any torch scheduler; see `SuperResolution`.
         lr_interval: what it counts: optimiser steps or epochs.
@@ -87,6 +94,7 @@ class GANInversion(Synthesis):
         augmentation: str = "color_crop_cutout_flip_scale_rotate",
         real_batch: int = 64,
         chunk: int = 32,
+        matching_rate: float = 0.05,
         stored_as: Literal["float16", "float32"] = "float16",
         store: Literal["images", "latents"] = "images",
         proxy: Proxy | None = None,
@@ -105,6 +113,8 @@ class GANInversion(Synthesis):
         ):
             if value < least:
                 raise ValueError(f"model.{key} is {value}; expected at least {least}")
+        if not 0 < matching_rate < math.inf:
+            raise ValueError(f"model.matching_rate is {matching_rate}; expected a number above 0, such as 0.05")
         if generator is None and init_from is None:
             raise ValueError("model.generator is not set: give {source: FILE_OR_FOLDER}, or latents by model.init_from")
         self.generator_spec = generator
@@ -116,6 +126,7 @@ class GANInversion(Synthesis):
         self.siamese = Siamese(augmentation)
         self.real_batch = real_batch
         self.chunk = chunk
+        self.matching_rate = matching_rate
         self.stored_as: torch.dtype = getattr(torch, stored_as)
         self.store = store
         self.proxy = proxy
@@ -124,10 +135,23 @@ class GANInversion(Synthesis):
         self.validation_metrics = SRMetrics()
         self.generator: Generator | None = None
         self.register_buffer("inversion_psnr", torch.tensor(float("nan")))
-        self._record: dict[str, Any] = {}  # of the generator
+        self._found: LatentSet  # with the latents as they were at first
         self._starts: list[int] = []
-        self._label_list: list[int] = []
         self._proxy_network: nn.Module | None = None
+
+    def setup(self, stage: str) -> None:
+        """Learns what the real patches are.
+
+        Raises:
+            ValueError: for settings of the Trainer that latents cannot do with.
+        """
+        if self.trainer.precision in ("16-true", "bf16-true") or self.trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"trainer.precision is {self.trainer.precision} and trainer.accumulate_grad_batches "
+                f"{self.trainer.accumulate_grad_batches}, but small steps of latents are lost in half precision, and "
+                "every step is of all latents; use 32-true or a mixed precision, and 1"
+            )
+        super().setup(stage)
 
     def configure_model(self) -> None:
         """Loads the generator, and decides how many latents there are and where they begin.
@@ -138,20 +162,14 @@ class GANInversion(Synthesis):
         """
         if self.generator is not None:
             return
-        if self.init_from is not None:
-            self._take_over(load_latents(newest(Path(self.init_from).expanduser(), LATENTS)))
-            return
-        assert self.generator_spec is not None
-        self.generator = self.generator_spec.build(self._data.patch_size)
-        self._refuse_sides(self.generator.side)
-        self._record = self.generator_spec.record(self.generator)
-        wanted = self._quotas(self.generator.side)
-        if self.start == "real":
-            self._refuse_repetition(wanted)
-        asked = requests(wanted, 1, self._labels, self._seed)
-        self._starts = [request.real for request in asked]
-        self._label_list = [request.label for request in asked]
-        self.latents = nn.Parameter(self._approximations() if self.start == "real" else self._random(asked))
+        with torch.device("cpu"):  # Lightning's would be the GPU here, and moves the module there itself
+            if self.init_from is None:
+                self._begin()
+            else:
+                self._take_over(load_latents(newest(Path(self.init_from).expanduser(), LATENTS)))
+        self.latents = nn.Parameter(self._found.latents.float())
+        if self._found.inversion_psnr is not None:
+            self.inversion_psnr.fill_(self._found.inversion_psnr)
 
     def fit_data(self, data: SRDataModule) -> DataLoader[Any]:
         """A clock: what a step is computed from follows from its number."""
@@ -161,16 +179,31 @@ class GANInversion(Synthesis):
         """A number whose gradient is that of the loss, which was computed chunk by chunk."""
         inverts = self.global_step < self.inversion_steps
         gradient = self._invert() if inverts else self._match()
-        diversity = self._latent_cosine()
-        self.log("train/latent_cosine", diversity.detach() / len(set(self._label_list)), batch_size=1)
+        diversity = torch.stack([mean_pairwise_cosine(self.latents[rows].flatten(1)) for rows in self._rows.values()])
+        self.log("train/latent_cosine", diversity.detach().mean(), batch_size=1)
         loss = (self.latents * gradient).sum() * self.trainer.world_size  # DDP takes the mean over processes
-        return loss if inverts else loss + self.terms.latent_diversity * diversity
+        return loss if inverts else loss + self.terms.latent_diversity * diversity.sum()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Matching begins without the moments of inversion, whose gradients are of another size, and goes slower."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        if self.global_step == self.inversion_steps:
+            optimizer.state.clear()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        share = 1.0 if self.global_step < self.inversion_steps else self.matching_rate
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
+        super().optimizer_step(*args, **kwargs)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def on_validation_epoch_start(self) -> None:
         """Trains the proxy on the patches as they are now."""
         self.validation_metrics.reset()
         if self.proxy is not None and not self.trainer.sanity_checking:
-            patches, data = self._decoded(self._stored()), self._data
+            count = min(len(self.latents), self.proxy.steps * self.proxy.batch_size)  # so many are looked at
+            some = torch.linspace(0, len(self.latents) - 1, count).round().long().to(self.device)
+            patches, data = self._decoded(self._stored()[some]), self._data
             self._proxy_network = self.proxy.train(patches, data.scale, data.patch_size, data.seed, self.device)
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
@@ -188,10 +221,9 @@ class GANInversion(Synthesis):
         self.schedule.after_validation(self, logged)
 
     def sample_grid(self, per_class: int) -> tuple[Tensor, list[int]]:
-        """The first patches of each class, float in [0, 1], (N, 3, side, side), and their classes: always the same."""
-        labels = np.array(self._label_list)
-        shown = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)])
-        return self._decoded(self._stored()[torch.from_numpy(shown)]), labels[shown].tolist()
+        """The first patches of each class, uint8 (N, 3, side, side), and their classes: always the same ones."""
+        shown = torch.cat([rows[:per_class] for rows in self._rows.values()])
+        return self._decoded(self._stored()[shown]), [self._found.labels[at] for at in shown.tolist()]
 
     def batches(self, data: SRDataModule) -> Iterable[list[int]]:
         """Positions of the latents to decode, `data.batch_size` at a time."""
@@ -201,27 +233,25 @@ class GANInversion(Synthesis):
     def predict_step(self, batch: list[int], batch_idx: int) -> list[DistilledPatch]:
         """Decodes."""
         latents = self._stored()[batch]
-        pixels = (self._decoded(latents) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = self._decoded(latents).permute(0, 2, 3, 1).cpu().numpy()
         kept = latents.to(self.stored_as).cpu().numpy() if self.store == "latents" else [None] * len(batch)
         return [
-            DistilledPatch(hr, None, {"pseudo_label": self._label_list[at], "number": at, "seed": self._seed}, latent)
+            DistilledPatch(hr, None, self._describe(at), latent)
             for at, hr, latent in zip(batch, pixels, kept, strict=True)
         ]
 
     def record(self) -> dict[str, Any]:
         """What the patches were decoded with, beside the configuration."""
-        psnr = float(self.inversion_psnr)
-        found = {
-            "latent_bytes": self.latents.numel() * self.stored_as.itemsize,
-            "inversion_psnr": None if math.isnan(psnr) else psnr,
+        size = self.latents.numel() * self.stored_as.itemsize
+        return {
+            "generator": self._found.generator,
+            "latents": {"latent_bytes": size, "inversion_psnr": self._psnr, "seed": self._found.seed},
         }
-        return {"generator": self._record, "latents": found}
 
     def export(self, run: Path) -> None:
         """Writes `latents/` into a run's folder."""
-        psnr = self.record()["latents"]["inversion_psnr"]
-        found = LatentSet(self.latents.to(self.stored_as), self._label_list, self._record, psnr)
-        save_latents(run / LATENTS, found)
+        latents = self.latents.detach().to(self.stored_as)
+        save_latents(run / LATENTS, replace(self._found, latents=latents, inversion_psnr=self._psnr))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser over the latents."""
@@ -250,37 +280,82 @@ class GANInversion(Synthesis):
         self.schedule.load(checkpoint, self)
 
     @property
-    def _device_labels(self) -> Tensor:
-        return torch.tensor(self._label_list, device=self.device)
+    def _decoder(self) -> Generator:
+        assert self.generator is not None
+        return self.generator
 
     @property
-    def _chunks(self) -> list[Tensor]:
-        """This process's share."""
-        return split(self._device_labels, self.chunk)[self.trainer.global_rank :: self.trainer.world_size]
+    def _psnr(self) -> float | None:
+        psnr = float(self.inversion_psnr)
+        return None if math.isnan(psnr) else psnr
+
+    @cached_property
+    def _rows(self) -> dict[int, Tensor]:
+        """Positions of each class's latents, int64."""
+        labels = torch.tensor(self._found.labels)
+        return {label: (labels == label).nonzero()[:, 0].to(self.device) for label in labels.unique().tolist()}
+
+    def _begin(self) -> None:
+        """Latents at real patches or at random, as many of each class as the budget says."""
+        assert self.generator_spec is not None
+        self.generator = self.generator_spec.build(self._data.patch_size)
+        wanted, real = self._quotas(self.generator.side), self._real
+        refuse_sides(real, self.generator.side)
+        if self.start == "real":
+            refuse_repetition(wanted, self._class_sizes)
+        asked = requests(wanted, 1, self._labels, self._seed)
+        self._starts = [request.real for request in asked]
+        random = self.start == "random"
+        self._found = LatentSet(
+            random_latents(self.generator, asked, self._seed)
+            if random
+            else approximations(self.generator, real, self._starts, self.chunk),
+            [request.label for request in asked],
+            self.generator_spec.record(self.generator),
+            seed=self._seed,
+            sources=None if random else [real.store.index.names[real.windows[at].image] for at in self._starts],
+            data=self._data.source_fingerprint,
+        )
+
+    def _take_over(self, found: LatentSet) -> None:
+        """Latents from disk, for the generator that they were made for."""
+        if self.generator_spec is None:
+            self.generator = load_generator(found.generator)
+        else:
+            self.generator = self.generator_spec.build(self._data.patch_size)
+            refuse_another(self.generator_spec.record(self.generator), found.generator)
+        refuse_sides(self._real, self.generator.side)
+        refuse_other_data(found, self._class_sizes, self._data.source_fingerprint, bool(self.trainer.predicting))
+        self._found = found
 
     def _invert(self) -> Tensor:
-        assert self.generator is not None
+        """Gradient of this process's share of the latents, a share of the chunks."""
+        positions = torch.arange(len(self.latents), device=self.device).split(self.chunk)
+        share = positions[self.trainer.global_rank :: self.trainer.world_size]
         network = self._network() if self.inversion.feature else None
-        latents = self.latents.detach()
         gradient, psnr = inversion_gradient(
-            self.generator, latents, self._targets, self._chunks, self.inversion, network
+            self._decoder, self.latents.detach(), self._targets, share, self.inversion, network
         )
         self.inversion_psnr.copy_(self._sum(psnr).mean())
         self.log("train/inversion_psnr", self.inversion_psnr, prog_bar=True, batch_size=1)
         return gradient
 
     def _match(self) -> Tensor:
-        assert self.generator is not None
-        real = RealPatches(self._real, self._labels, self.real_batch, self._data.seed)
-        matching = Matching(self.generator, real, self.terms, self.siamese, self._sum)
-        latents, labels = self.latents.detach(), self._device_labels
-        gradient, losses = matching(latents, labels, self._chunks, self._network(), self.global_step)
-        self.log("train/loss", torch.stack(list(losses.values())).sum(), prog_bar=True, batch_size=1)
-        self.log_dict({f"train/matching_{label}": loss for label, loss in losses.items()}, batch_size=1)
+        """Gradient of this process's share of the latents, a share of the classes."""
+        real = RealPatches(self._real, self._labels, self.real_batch, self._seed)
+        matching = Matching(self._decoder, real, self.terms, self.siamese, self.chunk)
+        network, latents = self._network(), self.latents.detach()
+        gradient, losses = torch.zeros_like(latents), latents.new_zeros(len(self._rows))
+        for number, (label, rows) in enumerate(self._rows.items()):
+            if number % self.trainer.world_size == self.trainer.global_rank:
+                gradient[rows], losses[number] = matching(latents[rows], label, network, self.global_step)
+        losses = self._sum(losses)
+        self.log("train/loss", losses.sum(), prog_bar=True, batch_size=1)
+        self.log_dict({f"train/matching_{c}": loss for c, loss in zip(self._rows, losses, strict=True)}, batch_size=1)
         return gradient
 
     def _network(self) -> nn.Module:
-        return self.features.network(self.global_step, self._data.seed, self.device)
+        return self.features.network(self.global_step, self._seed, self.device)
 
     def _sum(self, own: Tensor) -> Tensor:
         """Of all processes' tensors."""
@@ -288,76 +363,27 @@ class GANInversion(Synthesis):
         return total
 
     def _targets(self, positions: Tensor) -> Tensor:
-        """Real patches that latents start at, float32 in [0, 1]."""
-        numbers = [self._starts[at] for at in positions.tolist()]
-        return self._real.whole(numbers).to(positions.device).to_float().hr
-
-    def _approximations(self) -> Tensor:
-        assert self.generator is not None
-        with torch.no_grad():
-            chunks = torch.arange(len(self._starts)).split(self.chunk)
-            return torch.cat([self.generator.approximate(self._targets(chunk)) for chunk in chunks])
-
-    def _random(self, asked: Sequence[Request]) -> Tensor:
-        assert self.generator is not None
-        numbers = [(derive_seed(self._seed, request.label), torch.tensor([request.number])) for request in asked]
-        drawn = torch.cat([noise(seed, "latents", number, self.generator.noise_shape) for seed, number in numbers])
-        return self.generator.sample(drawn)
-
-    def _latent_cosine(self) -> Tensor:
-        """Mean cosine of all pairs of a class's latents, summed over the classes."""
-        labels = self._device_labels
-        return torch.stack([mean_pairwise_cosine(self.latents[labels == c].flatten(1)) for c in labels.unique()]).sum()
+        return real_patches(self._real, [self._starts[at] for at in positions.tolist()], positions.device)
 
     def _stored(self) -> Tensor:
         """The latents as they come back from disk."""
         return self.latents.detach().to(self.stored_as).float()
 
     def _decoded(self, latents: Tensor) -> Tensor:
-        assert self.generator is not None
+        """Patches as files have them, uint8 (B, 3, side, side)."""
         with torch.no_grad():
-            return torch.cat([self.generator.decode(some).clamp(0, 1) for some in latents.split(self.chunk)])
+            return torch.cat([to_uint8(self._decoder.decode(some)) for some in latents.split(self.chunk)])
 
-    def _take_over(self, found: LatentSet) -> None:
-        """Makes latents from disk this run's, for the generator they were made for."""
-        if self.generator_spec is None:
-            self.generator, self._record = load_generator(found.generator), found.generator
-        else:
-            self.generator = self.generator_spec.build(self._data.patch_size)
-            self._record = self.generator_spec.record(self.generator)
-            refuse_another(self._record, found.generator)
-        self._refuse_sides(self.generator.side)
-        unknown = sorted(set(found.labels) - set(np.flatnonzero(self._class_sizes).tolist()))
-        if unknown:
-            raise ValueError(
-                f"model.init_from {self.init_from} has latents of class {unknown[0]}, which no patch of the data has; "
-                "set data.pseudo_labels and data.filters as when they were made"
-            )
-        self._label_list = found.labels
-        self.latents = nn.Parameter(found.latents.float())
-        if found.inversion_psnr is not None:
-            self.inversion_psnr.fill_(found.inversion_psnr)
-
-    def _refuse_sides(self, side: int) -> None:
-        for window in self._real.windows:
-            if (window.height, window.width) != (side, side):
-                raise ValueError(
-                    f"the generator makes patches of {side} pixels but the data's are of {window.width} x "
-                    f"{window.height}; use data SelectedPatches with patch_size and candidate_size {side}"
-                )
-
-    def _refuse_repetition(self, wanted: Indices) -> None:
-        for label, (count, size) in enumerate(zip(wanted.tolist(), self._class_sizes.tolist(), strict=True)):
-            if count > size:
-                raise ValueError(
-                    f"model.budget asks for {count} latents of class {label}, which has {size} real patches to start "
-                    "at; lower the budget, set model.start random, or give more patches (data.candidate_stride)"
-                )
+    def _describe(self, at: int) -> dict[str, Any]:
+        """Metadata of a patch."""
+        own = {"pseudo_label": self._found.labels[at], "number": at, "seed": self._found.seed}
+        return own if self._found.sources is None else {**own, "source": self._found.sources[at]}
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint's latents belong to."""
-        assert self.generator is not None
-        return {"generator": self.generator.fingerprint, "labels": self._label_list}
+        found = self._found
+        belongs = {"generator": self._decoder.fingerprint, "data": self._data.source_fingerprint}
+        return {**belongs, "labels": found.labels, "starts": self._starts, "seed": found.seed}
 
 
 class _Clock(IterableDataset[int]):

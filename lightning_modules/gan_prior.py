@@ -26,9 +26,6 @@ from lightning_modules.randomness import noise
 from lightning_modules.run_parts import refuse_other_shapes
 from lightning_modules.schedule import ScheduleError, signature, take_over
 
-W_DECAY = 0.998
-"""Of the average style (as published)."""
-
 COMPARED = 256
 """Samples that are compared with held-out patches of each photograph."""
 
@@ -134,12 +131,10 @@ class GANPrior(L.LightningModule):
         """One step of the discriminator, then one of the generator, which made its patches once for both."""
         generator, _ = self._networks
         z = noise(self._seed, "latents", batch.index, (generator.z_dim,))
-        w = generator.mapping(z)
-        styles = generator.spread(w)
+        styles = generator.spread(generator.mapping(z))
         fakes = generator.synthesis(styles).float()
         self._train_discriminator(batch, fakes.detach())
         self._train_generator(batch.index, styles, fakes)
-        self._average_style(w.detach().float().mean(0))
 
     def on_validation_epoch_start(self) -> None:
         """Gets ready for features of held-out patches."""
@@ -250,11 +245,6 @@ class GANPrior(L.LightningModule):
     def _mean_of_processes(self, values: Tensor) -> Tensor:
         mean: Tensor = self.trainer.strategy.reduce(values, reduce_op="mean")
         return mean
-
-    def _average_style(self, style: Tensor) -> None:
-        """Moves the average; faster at first, so that the zero which it starts from does not stay."""
-        decay = min(W_DECAY, self.global_step / (10 + self.global_step))
-        self._networks[0].w_average.lerp_(self._mean_of_processes(style), 1 - decay)
 
     def _sample(self, count: int) -> Tensor:
         """The first of an endless row of samples, in [0, 1], in steps of 1 / 255, as files would have them."""

@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def newest(folder: Path, part: str) -> Path:
-    """A folder that a run wrote: that of a run's folder, or of the newest run of an experiment's; else `folder` itself.
+    """What a run wrote: in a run's folder, or that of the newest run of an experiment; else `folder` itself.
 
     Args:
         folder: runs/EXPERIMENT/fit/NAME or runs/EXPERIMENT, or anything else.
-        part: name of the folder in the run's.
+        part: name of it in the run's folder.
     """
     runs = [folder / part, *sorted(folder.glob(f"fit/*/{part}"), key=lambda path: path.stat().st_mtime, reverse=True)]
-    return next((path for path in runs if path.is_dir()), folder)
+    return next((path for path in runs if path.exists()), folder)
 
 
 def refuse_other_shapes(saved: Mapping[str, Tensor], module: LightningModule, same: str) -> None:

@@ -62,8 +62,6 @@ def test_what_is_exported_is_the_average(arguments: list[str]) -> None:
         assert torch.equal(weight, saved["state_dict"][f"generator.{name}"])
     assert any(not torch.equal(trained[name], saved["state_dict"][name]) for name in trained)
     assert generator.side == SIDE
-    z = torch.randn(4096, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.dist(generator.w_average, generator.mapping(z).mean(0)) < generator.mapping(z).std(0).norm()
 
 
 def test_checkpoints_measure_as_in_training(arguments: list[str]) -> None:
@@ -114,8 +112,6 @@ def test_two_processes_are_as_one(arguments: list[str]) -> None:
     before = last(start)["callbacks"]["EMA"]["trained"]
     assert max((expected[name] - before[name]).abs().max().item() for name in expected) > 1e-2
     assert max((trained[name] - expected[name]).abs().max().item() for name in expected) < 1e-4
-    averages = (last(cli)["state_dict"]["generator.w_average"] for cli in (two, one))
-    torch.testing.assert_close(*averages, atol=1e-4, rtol=0)
     assert logged(two, "val/kernel_distance") == pytest.approx(logged(one, "val/kernel_distance"), rel=1e-2)
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from filelock import FileLock
 
-from datamodules.distilled.contents import LATENTS, PROVENANCE, DistilledPatch, DistilledSet
+from datamodules.distilled.contents import LATENTS, DistilledPatch, DistilledSet
 from datamodules.distilled.latents import Latents, read_latents
 from datamodules.distilled.reading import read_distilled
 from datamodules.distilled.writing import write_distilled
+from datamodules.pair import to_uint8
 from datamodules.paths import cache_errors
 from datamodules.progress import progress_bar
 
@@ -53,7 +54,7 @@ def images_of(opened: DistilledSet, cache: Path, device: torch.device = CPU, ver
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_suffix(".lock"))
     with lock:
-        if not (folder / PROVENANCE).is_file():
+        if not folder.exists():
             _decode(opened, folder, device)
     try:
         return read_distilled(folder, verify)
@@ -94,7 +95,7 @@ def _patches(
                 decoded = generator.decode(some)
             if not decoded.isfinite().all():
                 raise ValueError(f"{opened.folder}: its latents decode to numbers that are not finite; make them again")
-            pixels = (decoded.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            pixels = to_uint8(decoded).permute(0, 2, 3, 1).cpu().numpy()
             for hr, line in zip(pixels, opened.metadata[start : start + AT_ONCE], strict=True):
                 yield DistilledPatch(hr, None, line)
             advance()

@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.augmentation.counter_rng import derive_seed
 from datamodules.crops import CropDataset
 from datamodules.distilled import Pixels
+from datamodules.pair import to_uint8
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.sample_cache import SampleCache
 from lightning_modules.diffusion.sampling import Sampler, sample
@@ -75,7 +76,7 @@ class PatchSampler:
             decoded = self._diffusion.codec.decode(latents).float()
         if not decoded.isfinite().all():
             raise ValueError("samples are not finite; use trainer.precision 32-true or bf16-mixed, or other weights")
-        return list((decoded.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return list(to_uint8(decoded).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def conditions(real: CropDataset, requests: Sequence[Request], device: torch.device) -> Tensor:

@@ -274,7 +274,8 @@ class DiffAugment:
 
     Every image goes through all operations of the strategy, each with a draw of its own: color (brightness by up to
     0.25, saturation times 0 to 2, contrast times 0.5 to 1.5, in this order), translation (by up to 1/8 of the side) and
-    cutout (a square of half the side). All have a double backward, which R1 needs.
+    cutout (a square of half the side). All have a double backward, for an R1 with the gradient at the images before
+    augmentation; `GANPrior` takes it at those that the discriminator sees, and does without.
 
     Args:
         strategy: names of operations, joined by "," or "_"; "none" or nothing leaves images as they are.

@@ -17,13 +17,16 @@ class Generator(nn.Module, ABC):
         latent_shape: of one patch's latent.
         noise_shape: of the standard normal numbers that `sample` makes one latent of.
         side: of a patch, HR pixels.
-        fingerprint: SHA-256 of the weights and of what decides how they are used, which latents are stored with.
+        fingerprint: SHA-256 of the weights and of what decides how they are used but their dtype; latents are stored
+            with it.
+        source: where it was found: path or place on a hub; see `GeneratorSpec`.
     """
 
     latent_shape: tuple[int, ...]
     noise_shape: tuple[int, ...]
     side: int
     fingerprint: str
+    source: str = ""
 
     @abstractmethod
     def sample(self, noise: Tensor) -> Tensor:
@@ -55,10 +58,6 @@ class Generator(nn.Module, ABC):
         """
         patches = self.generate(latents)
         return patches + (patches.clamp(0, 1) - patches).detach()
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """As `decode`."""
-        return self.decode(latents)
 
     def weights_dtype(self) -> torch.dtype:
         """Of the frozen weights."""

@@ -43,7 +43,7 @@ def inversion_gradient(
     terms: InversionTerms,
     network: nn.Module | None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the mean loss over all latents, for those of some chunks, and how near their patches are.
+    """Gradient of the sum of the losses of all latents, for those of some chunks, and how near their patches are.
 
     Args:
         generator: decodes.
@@ -64,7 +64,7 @@ def inversion_gradient(
         loss = terms.pixel * errors.sum()
         if network is not None:
             loss = loss + terms.feature * _feature_errors(network, patches, real).sum()
-        (gradient[chunk],) = torch.autograd.grad(loss / len(latents), leaf)
+        (gradient[chunk],) = torch.autograd.grad(loss, leaf)
         psnr[chunk] = -10 * errors.detach().clamp_min(1e-10).log10()
     return gradient, psnr
 

@@ -18,6 +18,8 @@ LATENTS = "latents"
 """Folder of a run that holds what it found."""
 
 TENSOR, RECORD = "latents.safetensors", "latents.json"
+KEYS = ("labels", "generator", "inversion_psnr", "seed", "sources", "data")
+"""Of the record: what `LatentSet` has beside the tensor."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,18 @@ class LatentSet:
         labels: class of each.
         generator: see `GeneratorSpec.record`.
         inversion_psnr: mean over the set, dB, after inversion; None where nothing was inverted.
+        seed: of where they began.
+        sources: photograph that each began at; None for latents that began at random.
+        data: fingerprint of all the photographs.
     """
 
     latents: Tensor
     labels: list[int]
     generator: dict[str, Any]
     inversion_psnr: float | None = None
+    seed: int | None = None
+    sources: list[str] | None = None
+    data: str | None = None
 
 
 def save_latents(folder: Path, found: LatentSet) -> None:
@@ -48,7 +56,7 @@ def save_latents(folder: Path, found: LatentSet) -> None:
         unfinished.replace(folder / TENSOR)
     finally:
         unfinished.unlink(missing_ok=True)
-    record = {"labels": found.labels, "generator": found.generator, "inversion_psnr": found.inversion_psnr}
+    record = {key: getattr(found, key) for key in KEYS}
     write_atomic(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
@@ -69,7 +77,7 @@ def load_latents(folder: Path) -> LatentSet:
         raise ValueError(
             f"{folder} has {len(latents)} latents and {len(record['labels'])} labels; its files do not belong together"
         )
-    return LatentSet(latents, record["labels"], record["generator"], record["inversion_psnr"])
+    return LatentSet(latents, **record)
 
 
 def _read_tensor(file: Path) -> Tensor:
@@ -88,6 +96,6 @@ def _read_tensor(file: Path) -> Tensor:
 def _read_record(file: Path) -> Mapping[str, Any]:
     try:
         record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return {key: record[key] for key in ("labels", "generator", "inversion_psnr")}
+        return {key: record[key] for key in KEYS}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); copy it again from its run") from error

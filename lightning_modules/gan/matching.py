@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,61 +43,46 @@ class RealPatches:
 
 @dataclass(frozen=True)
 class Matching:
-    """The matching loss of all classes and its gradient.
+    """The matching loss of a class, and its gradient.
 
     Attributes:
         generator: decodes.
         real: real patches.
         terms: weights of the loss.
         siamese: augmentation of both.
-        exchange: adds up a tensor over the processes.
+        chunk: patches that go through the networks at a time.
     """
 
     generator: Generator
     real: RealPatches
     terms: MatchingTerms
     siamese: Siamese
-    exchange: Callable[[Tensor], Tensor]
+    chunk: int
 
-    def __call__(
-        self, latents: Tensor, labels: Tensor, chunks: Sequence[Tensor], network: nn.Module, step: int
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Gradient of the sum of the classes' losses, and these.
+    def __call__(self, latents: Tensor, label: int, network: nn.Module, step: int) -> tuple[Tensor, Tensor]:
+        """Gradient and loss of a class's latents.
 
         Args:
-            latents: float32 (N, *latent_shape).
-            labels: class of each, int64 (N,).
-            chunks: positions that this process computes, of one class each.
+            latents: float32 (N, *latent_shape), N at least 1.
+            label: their class.
             network: gives features (B, D) of patches.
             step: of the run, which decides real patches and augmentation.
 
         Returns:
-            Gradient as the latents, zero outside of the chunks; loss of each class, without gradient.
+            Gradient as the latents; the loss, without gradient.
         """
-        with torch.no_grad():
-            expected = {label: self._real_features(network, label, step, latents.device) for label in _classes(labels)}
-        losses: dict[int, Tensor] = {}
 
-        def embed(some: Tensor, positions: Tensor) -> Tensor:
-            patches = self.siamese(self.generator.decode(some), self.real.seed, step, int(labels[positions[0]]))
-            features: Tensor = network(patches)
+        def embed(some: Tensor) -> Tensor:
+            features: Tensor = network(self.siamese(self.generator.decode(some), self.real.seed, step, label))
             return features
 
         def loss(features: Tensor) -> Tensor:
-            for label, real in expected.items():
-                terms = self.terms.of_features(real, features[labels == label], step, self.real.seed)
-                losses[label] = sum(terms.values(), real.new_zeros(()))
-            return torch.stack(list(losses.values())).sum()
+            return torch.stack(list(self.terms.of_features(real, features, step, self.real.seed).values())).sum()
 
-        width = next(iter(expected.values())).shape[1]
-        gradient = chunked_gradient(latents, chunks, width, embed, loss, self.exchange)
-        return gradient, {label: value.detach() for label, value in losses.items()}
+        real = self._real_features(label, network, step, latents.device)
+        return chunked_gradient(latents, self.chunk, embed, loss)
 
-    def _real_features(self, network: nn.Module, label: int, step: int, device: torch.device) -> Tensor:
-        patches = self.siamese(self.real.draw(label, step, device), self.real.seed, step, label)
-        features: Tensor = network(patches)
-        return features
-
-
-def _classes(labels: Tensor) -> list[int]:
-    return labels.unique().tolist()
+    @torch.no_grad()
+    def _real_features(self, label: int, network: nn.Module, step: int, device: torch.device) -> Tensor:
+        drawn = self.real.draw(label, step, device).split(self.chunk)
+        return torch.cat([network(self.siamese(patches, self.real.seed, step, label)) for patches in drawn])

@@ -19,7 +19,7 @@ from datamodules.augmentation import Compose, resolve
 from datamodules.augmentation.counter_rng import derive_seed, uniform
 from datamodules.bicubic import downscale
 from datamodules.evaluation import EvaluationSet
-from datamodules.pair import PairBatch
+from datamodules.pair import PairBatch, to_uint8
 from lightning_modules.metrics import SRMetrics
 from lightning_modules.networks import NetworkSpec, build_network, check_spec
 from lightning_modules.upscaling import upscale
@@ -134,7 +134,7 @@ def _untrained(spec: NetworkSpec, scale: int, seed: int) -> nn.Module:
 
 def _pairs(patches: Tensor, scale: int) -> PairBatch:
     """The whole set as its files hold it, uint8."""
-    hr = (patches.clamp(0, 1) * 255).round().to(torch.uint8) if patches.is_floating_point() else patches
+    hr = to_uint8(patches) if patches.is_floating_point() else patches
     return PairBatch(downscale(hr, scale), hr, torch.arange(len(hr), device=hr.device))
 
 

@@ -16,6 +16,9 @@ from lightning_modules.gan.style_file import CONFIG, GENERATOR
 from lightning_modules.gan.style_latents import StyleLatents
 from lightning_modules.run_parts import newest
 
+WEIGHTS = "weights.safetensors"
+"""File of a run that trained an SR network."""
+
 INSTEAD = (
     "give a file that spandrel reads (such as RealESRGAN_x4plus.pth), the folder of a run of SuperResolution, or that "
     "of configs/distill/gsdd/prior.yaml, which trains a generator from scratch"
@@ -27,8 +30,8 @@ class GeneratorSpec:
     """A frozen generator.
 
     Attributes:
-        source: file of an SR network that spandrel reads, here or on the Hugging Face hub (OWNER/NAME/FILE); run of
-            SuperResolution; or run of GANPrior, or its experiment, whose newest run it is then.
+        source: file of an SR network that spandrel reads, here or on the Hugging Face hub (OWNER/NAME/FILE); or a run
+            of SuperResolution or GANPrior, or its experiment, whose newest run it is then.
         latent_space: of a generator of GANPrior: one style for the patch (`w`) or one for each layer (`w_plus`).
         dtype: of its weights and of what is computed with them.
     """
@@ -45,17 +48,21 @@ class GeneratorSpec:
             ValueError: when it cannot be read, or does not fit the side.
         """
         path, dtype = _locate(self.source), getattr(torch, self.dtype)
-        folder = newest(path, GENERATOR)
+        folder, run = newest(path, GENERATOR), newest(path, WEIGHTS)
         with torch.random.fork_rng(devices=[]):  # constructors draw weights; a run is the same with decoded ones cached
+            generator: Generator
             if (folder / CONFIG).is_file():
-                return StyleLatents(str(folder), side, self.latent_space, dtype).eval()
-            return SRGenerator(str(path), side, dtype).eval()
+                path, generator = folder, StyleLatents(str(folder), side, self.latent_space, dtype)
+            else:
+                path = path if run == path else run.parent
+                generator = SRGenerator(str(path), side, dtype)
+        generator.source = str(path.absolute()) if Path(self.source).expanduser().exists() else self.source
+        return generator.eval()
 
     def record(self, generator: Generator) -> dict[str, Any]:
         """What latents are stored with, for `load_generator`: plain values; of an experiment, the run that it was."""
-        folder = newest(Path(self.source).expanduser(), GENERATOR)
-        source = str(folder) if (folder / CONFIG).is_file() else self.source
-        return {**asdict(self), "source": source, "side": generator.side, "fingerprint": generator.fingerprint}
+        own = {"source": generator.source, "side": generator.side, "fingerprint": generator.fingerprint}
+        return {**asdict(self), **own}
 
 
 def _locate(source: str) -> Path:

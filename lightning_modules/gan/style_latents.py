@@ -57,7 +57,8 @@ class StyleLatents(Generator):
         """Styles that the mapping network makes."""
         with torch.no_grad():
             styles: Tensor = self.network.mapping(noise.to(self.weights_dtype())).float()
-        return self._spread(styles)
+        # contiguous: in a view of one style, those of the layers could not become different
+        return styles if styles.shape[1:] == self.latent_shape else self.network.spread(styles).contiguous()
 
     def approximate(self, hr: Tensor) -> Tensor:
         """Of 256 random patches the one whose colours and coarse shapes are nearest."""
@@ -66,13 +67,10 @@ class StyleLatents(Generator):
 
     def generate(self, latents: Tensor) -> Tensor:
         """Synthesises; the network works on [-1, 1]."""
-        styles = latents[:, None].expand(-1, self.network.layers, -1) if latents.ndim == 2 else latents
+        styles = self.network.spread(latents) if latents.ndim == 2 else latents
         with torch.autocast(latents.device.type, enabled=False):  # the dtype of the weights decides
             patches: Tensor = self.network.synthesis(styles.to(self.weights_dtype()))
         return (patches.float() + 1) / 2
-
-    def _spread(self, styles: Tensor) -> Tensor:
-        return styles if len(self.latent_shape) == 1 else styles[:, None].repeat(1, self.network.layers, 1)
 
     def _candidates(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self._guesses is None:

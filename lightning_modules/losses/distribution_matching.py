@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,8 +50,10 @@ def fourier_distance(real: Tensor, synthetic: Tensor, frequencies: Tensor) -> Te
 
     mean over w of | mean_x exp(i w.x) - mean_y exp(i w.y) |^2: random Fourier features (Rahimi and Recht, NIPS 2007) of
     whole distributions. For normal frequencies of standard deviation s it estimates the squared maximum mean
-    discrepancy with the kernel exp(-s^2 |x - y|^2 / 2), which sees all moments. IDC (arXiv 2505.21099) matches random
-    Fourier features taken locally in a network's feature maps; here they are of the whole vector.
+    discrepancy with the kernel exp(-s^2 |x - y|^2 / 2), which sees all moments.
+
+    This is not the loss of IDC (arXiv 2505.21099), though both match random Fourier features: IDC's are of vectors at
+    single places of a network's feature maps, these are of one vector for the whole patch.
 
     Args:
         real: (M, D).
@@ -80,8 +83,7 @@ def draw_frequencies(features: Tensor, count: int, seed: int, step: int) -> Tens
         float32 (count, D), without gradient.
     """
     spread = features.float().var(0, correction=0).sum().sqrt()
-    number = torch.tensor([step], device=features.device)
-    directions = noise(seed, "fourier frequencies", number, (count, features.shape[1]))[0]
+    directions = _directions(count, features.shape[1], seed, step, features.device)
     return directions / torch.where(spread > 0, spread, 1)
 
 
@@ -156,6 +158,11 @@ class MatchingTerms:
         if self.feature_diversity:
             terms["feature_diversity"] = mean_pairwise_cosine(synthetic)
         return {name: getattr(self, name) * term for name, term in terms.items()}
+
+
+@lru_cache(maxsize=1)  # the classes of a step have the same
+def _directions(count: int, width: int, seed: int, step: int, device: torch.device) -> Tensor:
+    return noise(seed, "fourier frequencies", torch.tensor([step], device=device), (count, width))[0]
 
 
 def _centred(features: Tensor) -> Tensor:

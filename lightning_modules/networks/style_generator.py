@@ -166,13 +166,10 @@ class StyleGenerator(nn.Module):
         w_dim: numbers of a style.
         layers: styles of a patch: 2 log2(side) - 2.
         side: of a patch.
-        w_average: of many patches' styles, float32 (w_dim,); 0 until somebody trains it.
 
     Raises:
         ValueError: when there is no such side.
     """
-
-    w_average: Tensor
 
     def __init__(self, spec: StyleSpec, side: int) -> None:
         super().__init__()
@@ -190,7 +187,6 @@ class StyleGenerator(nn.Module):
         self.refine = nn.ModuleList(StyleLayer(o, o, spec.w_dim) for _, o in grown)
         contrast = CONTRAST / math.sqrt(len(widths))
         self.colours = nn.ModuleList(ToRGB(width, spec.w_dim, contrast) for width in widths)
-        self.register_buffer("w_average", torch.zeros(spec.w_dim))
 
     def mapping(self, z: Tensor) -> Tensor:
         """Standard normal numbers, (B, z_dim), to styles, (B, w_dim)."""

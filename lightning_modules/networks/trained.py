@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.budget import DataBudget
@@ -123,7 +123,7 @@ def _recognised(content: dict[str, Any], file: Path) -> tuple[nn.Module, int]:
 
 
 class _Recognised(nn.Module):
-    """spandrel's descriptor as a module: it pads images to the sides that some architectures insist on, and clips."""
+    """What spandrel's descriptor does, but with gradients and unclipped: pads to sides that some networks insist on."""
 
     def __init__(self, descriptor: Any) -> None:
         super().__init__()
@@ -131,9 +131,13 @@ class _Recognised(nn.Module):
         self._descriptor = descriptor
 
     def forward(self, lr: Tensor) -> Tensor:
-        with_gradients = inspect.unwrap(type(self._descriptor).__call__)  # wrapped in inference mode, which has none
-        sr: Tensor = with_gradients(self._descriptor, lr)
-        return sr
+        height, width = lr.shape[-2:]
+        right, below = self._descriptor.size_requirements.get_padding(width, height)
+        mode = "reflect" if right < width and below < height else "replicate"
+        padded = F.pad(lr, (0, right, 0, below), mode) if right or below else lr
+        # Some networks give more than the picture, which this takes; there is no public way to it with gradients.
+        sr: Tensor = self._descriptor._call_fn(self.model, padded)  # noqa: SLF001
+        return sr[..., : height * self._descriptor.scale, : width * self._descriptor.scale]
 
 
 def training_record(weights: Path) -> dict[str, Any]:

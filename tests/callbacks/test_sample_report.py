@@ -133,6 +133,14 @@ def test_blur_is_measured(predict, selected):
     assert numbers["kid"] > numbers["kid_real_halves"]
 
 
+def test_images_of_latents_are_kept_in_the_cache_of_the_datamodule(predict, tiny_photographs, tmp_path, monkeypatch):
+    folders: list[Path] = []
+    monkeypatch.setattr(sample_comparison, "images_of", lambda images, cache, _: (folders.append(cache), images)[1])
+    options = {"scale": 2, "patch_size": SIDE, "seed": 0, "budget": Budget(), "pseudo_labels": PseudoLabels(2)}
+    predict(CopyistForTests(), SelectedPatches(root=str(tiny_photographs), cache_dir=str(tmp_path / "own"), **options))
+    assert folders == [tmp_path / "own"]
+
+
 def luma(patch: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(patch).convert("L")).astype(float)
 

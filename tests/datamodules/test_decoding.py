@@ -242,6 +242,16 @@ def test_a_damaged_image_in_the_cache_is_named(latent_set, tiny_photographs):
         prepared(latent_set, tiny_photographs)
 
 
+@pytest.mark.parametrize("name", ["provenance.json", "metadata.jsonl"])
+def test_a_cache_that_lacks_a_file_is_named(latent_set, tmp_path, name):
+    folder = images_of(latent_set, tmp_path / "cache").folder
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=rf"{folder.name}: damaged; delete this folder and run again"):
+        images_of(latent_set, tmp_path / "cache")
+    shutil.rmtree(folder)
+    assert read_distilled(images_of(latent_set, tmp_path / "cache").folder)
+
+
 def test_a_cache_that_cannot_be_written_is_told(latent_set, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot keep decoded latents in .*decoded .*SRDISTILL_CACHE"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from datamodules.pair import PairBatch, collate_pairs
+from datamodules.pair import PairBatch, collate_pairs, to_uint8
 
 
 def batch(count: int = 2, dtype: torch.dtype = torch.uint8) -> PairBatch:
@@ -65,3 +66,14 @@ def test_moving_keeps_everything():
     assert moved.lr.is_meta
     assert moved.hr.is_meta
     assert moved.index.is_meta
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_floats_become_the_nearest_of_256_steps(dtype):
+    """By NumPy; between the steps, outside of [0, 1], and in a format that has fewer digits."""
+    images = torch.linspace(-0.2, 1.2, 2 * 3 * 40 * 7).to(dtype).view(2, 3, 40, 7)
+    expected = np.rint(images.float().numpy().clip(0, 1) * np.float32(255)).astype(np.uint8)
+    found = to_uint8(images)
+    assert np.array_equal(found.numpy(), expected)
+    steps = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(steps / 255), steps)

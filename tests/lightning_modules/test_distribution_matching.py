@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_modules.losses import distribution_matching
 from lightning_modules.losses.distribution_matching import (
     MatchingTerms,
     draw_frequencies,
@@ -17,6 +18,7 @@ from lightning_modules.losses.distribution_matching import (
     mean_pairwise_cosine,
     second_moment_distance,
 )
+from lightning_modules.randomness import noise
 
 
 def drawn(samples: int, width: int = 5, seed: int = 0, dtype=torch.float32):
@@ -100,13 +102,21 @@ def test_frequencies_are_a_function_of_seed_and_step():
     features = drawn(6)
     state = torch.get_rng_state()
     first = draw_frequencies(features, 4, seed=1, step=5)
-    torch.rand(3)
-    assert torch.equal(first, draw_frequencies(features, 4, seed=1, step=5))
-    torch.set_rng_state(state)
-    draw_frequencies(features, 4, seed=1, step=5)
     assert torch.equal(torch.get_rng_state(), state)
     for seed, step in ((1, 6), (2, 5)):
         assert not torch.allclose(first, draw_frequencies(features, 4, seed, step))
+    torch.rand(3)
+    assert torch.equal(first, draw_frequencies(features, 4, seed=1, step=5))
+
+
+def test_directions_are_drawn_once_for_the_classes_of_a_step(monkeypatch):
+    steps = []
+    monkeypatch.setattr(distribution_matching, "noise", lambda *args: (steps.append(args[2].tolist()), noise(*args))[1])
+    terms = MatchingTerms(fourier=1.0)
+    for step in (11, 12):
+        for real, synthetic in ((drawn(7), drawn(4, seed=1)), (drawn(5, seed=2), drawn(3, seed=3))):
+            terms.of_features(real, synthetic, step, seed=7)
+    assert steps == [[11], [12]]
 
 
 def test_features_without_spread_are_at_no_distance():

@@ -121,7 +121,7 @@ def test_weights_of_others_are_recognised(tmp_path, lr):
     save_file(network.state_dict(), bare)
     torch.save({"params_ema": {f"module.{key}": value for key, value in network.state_dict().items()}}, wrapped)
     with torch.no_grad():
-        expected = network(lr).clamp(0, 1)
+        expected = network(lr)
     for file in (bare, wrapped):
         trained = load_trained(file)
         torch.testing.assert_close(trained.network(lr), expected)

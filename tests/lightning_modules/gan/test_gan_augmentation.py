@@ -150,7 +150,7 @@ def test_gradients_are_the_numerical_ones(name):
     assert torch.autograd.gradcheck(OPERATIONS[name], drawn(7, 2, 3, 4, 5).double().requires_grad_())
 
 
-def test_diffaugment_has_the_double_backward_that_r1_needs():
+def test_diffaugment_has_a_double_backward():
     augment = DiffAugment()
 
     def bent(images: Tensor) -> Tensor:

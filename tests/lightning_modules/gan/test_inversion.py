@@ -37,15 +37,15 @@ def found(
 
 
 def test_pixel_loss_is_the_mean_squared_difference(latents: Tensor, real: Tensor) -> None:
-    """Its derivative is 2 (x - y) / (pixels of all patches)."""
+    """Of each patch; its derivative is 2 (x - y) / (pixels of a patch)."""
     gradient, _ = found(latents, real, InversionTerms(pixel=3, feature=0), None)
-    torch.testing.assert_close(gradient, 3 * 2 * (latents - real) / real.numel(), rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(gradient, 3 * 2 * (latents - real) / real[0].numel(), rtol=1e-5, atol=1e-9)
 
 
 def test_pixels_outside_are_pulled_back(real: Tensor) -> None:
     """They count as clipped, and keep the gradient of where they were clipped to."""
     gradient, psnr = found(torch.full_like(real, 1.5), real, InversionTerms(pixel=1, feature=0), None)
-    torch.testing.assert_close(gradient, 2 * (1 - real) / real.numel(), rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(gradient, 2 * (1 - real) / real[0].numel(), rtol=1e-5, atol=1e-9)
     expected = -10 * (1 - real).square().mean((1, 2, 3)).log10()
     torch.testing.assert_close(psnr, expected, rtol=1e-5, atol=0)
 
@@ -55,7 +55,7 @@ def test_feature_loss_is_a_share_of_the_real_features_power(latents: Tensor, rea
     leaf = latents.clone().requires_grad_()
     of_real, own = network(real), network(leaf)
     shares = ((own - of_real) ** 2).sum(1) / (of_real**2).sum(1)
-    (expected,) = torch.autograd.grad(shares.mean(), leaf)
+    (expected,) = torch.autograd.grad(shares.sum(), leaf)
     gradient, _ = found(latents, real, InversionTerms(pixel=0, feature=1), network)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
     pixels, _ = found(latents, real, InversionTerms(pixel=1, feature=0), None)
@@ -81,7 +81,7 @@ def test_chunks_change_nothing(size: int, latents: Tensor, real: Tensor, network
 
 
 def test_a_process_has_its_chunks_alone(latents: Tensor, real: Tensor) -> None:
-    """With the gradient that they have in the mean over all latents; the rest is zero, to be added up."""
+    """With the gradient that they have among all latents; the rest is zero, to be added up."""
     expected = found(latents, real, InversionTerms(), None)
     chunks = [torch.tensor([4, 1])]
     own = inversion_gradient(Pixels(), latents, lambda at: real[at], chunks, InversionTerms(), None)

@@ -39,7 +39,8 @@ def test_files_are_what_others_read(tmp_path: Path) -> None:
     save_latents(tmp_path, LatentSet((leaf * 2).T, LABELS, GENERATOR))
     assert torch.equal(load_file(tmp_path / "latents.safetensors")["latents"], 2 * torch.arange(12.0).view(4, 3).T)
     record = json.loads((tmp_path / "latents.json").read_text())
-    assert record == {"labels": LABELS, "generator": GENERATOR, "inversion_psnr": None}
+    unknown = dict.fromkeys(("inversion_psnr", "seed", "sources", "data"))
+    assert record == {"labels": LABELS, "generator": GENERATOR, **unknown}
     assert load_latents(tmp_path).inversion_psnr is None
 
 

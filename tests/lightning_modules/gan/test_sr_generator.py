@@ -34,10 +34,10 @@ def test_weights_that_spandrel_recognises(latents: Tensor, tmp_path: Path) -> No
     file = write_sr(tmp_path / "sr.safetensors")
     generator, leaf = SRGenerator(str(file), SIDE).eval(), latents.clone().requires_grad_()
     assert (generator.scale, generator.side, generator.latent_shape) == (4, SIDE, (3, 4, 4))
-    patches, expected = generator.decode(leaf), plain(load_file(file), leaf).clamp(0, 1)
-    torch.testing.assert_close(patches, expected, rtol=1e-5, atol=1e-6)
+    patches, unclipped = generator.decode(leaf), plain(load_file(file), leaf)
+    torch.testing.assert_close(patches, unclipped.clamp(0, 1), rtol=1e-5, atol=1e-6)
     (gradient,) = torch.autograd.grad(patches.square().sum(), leaf)
-    (of_plain,) = torch.autograd.grad(expected.square().sum(), leaf)
+    (of_plain,) = torch.autograd.grad((2 * patches.detach() * unclipped).sum(), leaf)  # as if nothing were clipped
     torch.testing.assert_close(gradient, of_plain, rtol=1e-4, atol=1e-5)
     assert gradient.abs().min() > 0
     assert not any(weight.requires_grad for weight in generator.parameters())
@@ -83,9 +83,11 @@ def test_a_finished_run(file: str, finished: Path, latents: Tensor) -> None:
     assert gradient.abs().max() > 0
 
 
-def test_what_is_clipped_keeps_its_gradient(finished: Path) -> None:
-    """A run's network does not clip: latents that decode to white and beyond can come back."""
-    generator = SRGenerator(str(finished), SIDE)
+@pytest.mark.parametrize("recognised", [False, True], ids=["run", "spandrel"])
+def test_what_is_clipped_keeps_its_gradient(recognised: bool, finished: Path, tmp_path: Path) -> None:
+    """Latents that decode to white and beyond can come back."""
+    source = write_sr(tmp_path / "sr.safetensors") if recognised else finished
+    generator = SRGenerator(str(source), SIDE)
     leaf = torch.full((1, 3, 4, 4), 3.0).requires_grad_()
     patches = generator.decode(leaf)
     assert patches.max() <= 1

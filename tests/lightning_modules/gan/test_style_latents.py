@@ -44,6 +44,14 @@ def test_patches_are_the_networks(folder: Path) -> None:
     torch.testing.assert_close(w_plus.decode(w_plus.sample(z)), expected.clamp(0, 1))
 
 
+def test_styles_of_the_layers_can_become_different(folder: Path) -> None:
+    """Also in place, as optimisers write: none is a view of another."""
+    latents = drawn(StyleLatents(str(folder), SIDE))
+    before = latents.clone()
+    latents[:, 0] += 1
+    assert torch.equal(latents[:, 1:], before[:, 1:])
+
+
 @pytest.mark.parametrize("space", ["w", "w_plus"])
 def test_gradients_reach_every_style(space: str, folder: Path) -> None:
     generator = StyleLatents(str(folder), SIDE, space)  # type: ignore[arg-type]
