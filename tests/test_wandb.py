@@ -83,6 +83,13 @@ def test_summary_keeps_the_best_validation(tiny, monkeypatch, mode):
     assert read.summary["val/psnr_y"] == {mode: max(figures) if mode == "max" else min(figures), "last": figures[-1]}
 
 
+def test_a_run_may_monitor_nothing(tiny, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    fit = main(["fit", *tiny, "--run.wandb", "offline", "--checkpoint.monitor", "null"]).run_dir
+    assert OfflineRun(fit).run.run_group
+    assert [path.name for path in (fit / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 def test_labels_survive_config_and_checkpoint(tiny):
     words = [word for key, value in LABELS.items() for word in (f"--run.labels.{key}", str(value).lower())]
     folder = main(["fit", *tiny, *words]).run_dir
