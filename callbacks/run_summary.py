@@ -17,7 +17,7 @@ def summarise(trainer: Trainer, prefix: str, figures: Mapping[str, Any]) -> None
 
 
 def summarise_best(trainer: Trainer, metric: str | None, mode: str) -> None:
-    """Lets the summary keep the best value of a metric (`max` or `min`, by `mode`) beside the last one; None has none."""
+    """Lets the summary keep the best value of a metric, if any (`max` or `min`, by `mode`), beside the last one."""
     for run in _wandb_runs(trainer) if metric is not None else []:
         run.define_metric(metric, step_metric="trainer/global_step", summary=f"{mode},last")
 
