@@ -89,6 +89,12 @@ def tiny_in(tiny_photographs: Path) -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture
+def decoded(tiny_photographs: Path) -> None:
+    """For tests that fork: a forked process has none of torch's threads, in which photographs are decoded."""
+    RealImages(str(tiny_photographs), scale=4, patch_size=32).prepare_data()
+
+
+@pytest.fixture
 def tiny_images(tiny_photographs: Path) -> RealImages:
     """Three of the pictures to train on (13 steps of 2 patches an epoch), one to validate on, and all as test set."""
     benchmarks = Benchmarks(["tiny"], root=str(tiny_photographs.parent))

@@ -14,12 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 
 from comparison import outputs
 from tests.compare_runs import assert_same_weights, compare, read_csv, still_running, write_plan
 
 ROOT = Path(__file__).parent.parent
-STEPS = 800  # so many that a busy machine has time to interrupt
+STEPS = 1000  # so many that a busy machine has time to interrupt
 LONG = {"trainer.max_steps": STEPS, "trainer.val_check_interval": STEPS // 4, "checkpoint.every_n_steps": 20}
 FIT = "full-train-net-plain-s0"
 
@@ -61,7 +62,7 @@ def steps_of(run):
 
 
 def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start, monkeypatch):
-    """After kill -9 of the main process, then after Ctrl-C; meanwhile the folder is locked."""
+    """After kill -9 of the main process, then after Ctrl-C."""
     monkeypatch.setattr(outputs, "draw_all", lambda *arguments: {})  # takes most of the time of a report
     only = {"regimes": {"full": {}}, "baseline": "", "relabelling": [False]}
     plan, root = write_plan(tmp_path, tiny_photographs, **only, **LONG), tmp_path / "root"
@@ -77,8 +78,6 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
 
     process = start(plan, root)
     second = wait_for_checkpoint(root, 1, process)
-    with pytest.raises(BlockingIOError, match=f"^another compare is running in {root / 'study'}; wait for it, or give"):
-        compare(plan, root)
     tree = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
     told = process.communicate(timeout=60)[0]
@@ -107,3 +106,11 @@ def test_interrupted_fit_goes_on_where_it_was(tmp_path, tiny_photographs, start,
     assert curves[0] == curves[1]
     results = [read_csv(folder / "study" / "per_image.csv") for folder in (root, tmp_path / "uninterrupted")]
     assert results[0] == results[1]
+
+
+def test_the_folder_of_a_running_comparison_is_locked(tmp_path, tiny_photographs):
+    plan, root = write_plan(tmp_path, tiny_photographs), tmp_path / "root"
+    (root / "study").mkdir(parents=True)
+    refused = f"^another compare is running in {root / 'study'}; wait for it, or give"
+    with FileLock(root / "study" / ".lock"), pytest.raises(BlockingIOError, match=refused):
+        compare(plan, root)

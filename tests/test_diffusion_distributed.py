@@ -28,7 +28,10 @@ from tests.diffusion_runs import (
     write_model,
 )
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
+    pytest.mark.usefixtures("decoded"),
+]
 
 TWO = ["--trainer.strategy", "ddp_fork", "--trainer.devices", "2"]
 

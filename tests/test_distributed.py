@@ -19,10 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from callbacks import LastCheckpoint
-from datamodules import RealImages
 from main import main
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
+    pytest.mark.usefixtures("decoded"),
+]
 
 ROOT = Path(__file__).parent.parent
 TWO = ["--trainer.strategy", "ddp_fork", "--trainer.devices", "2"]
@@ -36,12 +38,6 @@ def weights(cli) -> dict[str, torch.Tensor]:
 def per_image(cli) -> list[dict[str, str]]:
     with (cli.run_dir / "per_image.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(autouse=True)
-def _store(tiny_photographs):
-    """Decoded before the fork: a forked process has none of torch's threads."""
-    RealImages(str(tiny_photographs), scale=4, patch_size=32).prepare_data()
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_settings_given_at_a_resume_win(arguments: list[str]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+@pytest.mark.usefixtures("decoded")
 def test_two_processes_are_as_one(arguments: list[str]) -> None:
     """Groups of four patches lie whole on a process, so that six steps of plain SGD end with the same weights.
 

@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from tests.diffusion_runs import MODEL, furthest, images, lines, provenance, small
 from tests.gsdd_runs import PROXY, decode, invert, inverting, logged, of_data, write_sr
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
+    pytest.mark.usefixtures("decoded"),
+]
 
 TWO = ["--trainer.strategy", "ddp_fork", "--trainer.devices", "2"]
 ALL_TERMS = "{mean: 1, second_moment: 0.01, fourier: 10, latent_diversity: 10, feature_diversity: 5}"
