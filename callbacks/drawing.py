@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from datamodules.bicubic import upscale as bicubic_upscale
+from datamodules.pair import to_uint8
 
 GAP = 4
 CAPTION = 16
@@ -97,5 +98,5 @@ def _draw_row(caption: str, panels: Mapping[str, Tensor]) -> Image.Image:
 
 
 def _to_image(panel: Tensor) -> Image.Image:
-    levels = (panel * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    levels = to_uint8(panel).permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(levels))

@@ -21,6 +21,7 @@ from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.evaluation import ImagesToUpscale, UpscaleInput
 from datamodules.fingerprint import write_atomic
 from datamodules.image_files import UnreadableImage
+from datamodules.pair import to_uint8
 
 
 class PredictionWriter(Callback):
@@ -94,7 +95,7 @@ def save_png(sr: Tensor, alpha: Tensor | None, path: Path) -> None:
     if alpha is not None:
         scale = sr.shape[-1] // alpha.shape[-1]
         bands.append(bicubic_upscale(alpha.float().cpu(), scale).clamp(0, 1))
-    levels = (torch.cat(bands, 1)[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    levels = to_uint8(torch.cat(bands, 1)[0]).permute(1, 2, 0).contiguous().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

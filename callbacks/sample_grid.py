@@ -13,6 +13,7 @@ from torch import Tensor
 
 from callbacks.run_folder import run_folder
 from callbacks.sheets import SheetRow, contact_sheet
+from datamodules.pair import to_uint8
 
 
 class SampleGrid(Callback):
@@ -63,7 +64,7 @@ def grid(images: Tensor, classes: list[int]) -> Image.Image:
     """
     pixels = images.detach().cpu()
     if pixels.is_floating_point():
-        pixels = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+        pixels = to_uint8(pixels)
     labels = torch.tensor(classes)
     members = {label: pixels[labels == label] for label in sorted(set(classes))}
     return contact_sheet([SheetRow(some, [""] * len(some), [f"class {label}"]) for label, some in members.items()])

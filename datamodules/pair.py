@@ -99,7 +99,7 @@ def to_uint8(images: Tensor) -> Tensor:
     """Pixels as an image file holds them: clipped to [0, 1] and rounded to the nearest of 256 steps.
 
     Args:
-        images: (B, 3, H, W), finite floating point numbers of any range; 1 is white.
+        images: any shape, finite floating point numbers of any range; 1 is white.
 
     Returns:
         uint8 of the same shape, on the same device.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.distilled import DistilledPatch, Pixels
+from datamodules.pair import to_uint8
 from lightning_modules.distiller import Distiller
 from lightning_modules.networks.trained import TrainedNetwork, find_weights, load_trained
 from lightning_modules.upscaling import upscale
@@ -91,7 +92,7 @@ class Relabelling(Distiller):
         network, scale = self._trained.network, self._trained.scale
         answer = upscale(network, lr, scale, tile=TILE, overlap=OVERLAP, self_ensemble=self.self_ensemble)
         mixed = (1 - self.weight) * hr + self.weight * answer
-        return (mixed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return to_uint8(mixed).permute(0, 2, 3, 1).cpu().numpy()
 
     def _images(self, pixels: Iterable[Pixels | None]) -> Tensor:
         """float32 in [0, 1], (B, 3, H, W), on the module's device."""

@@ -33,6 +33,9 @@ def start(tmp_path):
     def run(plan, root):
         command = [sys.executable, str(ROOT / "main.py"), "compare", "--config", str(plan), "--root", str(root)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        streams |= {
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        }  # shells ignore it in background
         started.append(
             subprocess.Popen([*command, "--jobs", "2"], cwd=tmp_path, start_new_session=True, env=os.environ, **streams)
         )

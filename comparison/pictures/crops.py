@@ -18,6 +18,7 @@ from comparison.results.rows import Cell, ImageRow, Row
 from datamodules.benchmarks import Benchmarks
 from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.evaluation import EvaluationSet
+from datamodules.pair import to_uint8
 from lightning_modules.metrics import rgb_to_y
 from lightning_modules.networks.trained import load_trained
 from lightning_modules.upscaling import upscale
@@ -189,12 +190,7 @@ def _read(sets: Mapping[str, EvaluationSet], name: str, image: str) -> tuple[Ten
 def _reconstruct(lr: Tensor, hr: Tensor, networks: Sequence[nn.Module]) -> _Reconstructed:
     scale, images = hr.shape[-1] // lr.shape[-1], lr[None].float() / 255
     sr = [upscale(network, images, scale, tile=TILE, overlap=OVERLAP) for network in networks]
-    return _Reconstructed(lr, hr, _to_uint8(bicubic_upscale(images, scale)), [_to_uint8(image) for image in sr])
-
-
-def _to_uint8(images: Tensor) -> Tensor:
-    """The one image of a batch as it would be saved, and as the protocol measures it."""
-    return (images[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    return _Reconstructed(lr, hr, to_uint8(bicubic_upscale(images, scale))[0], [to_uint8(image)[0] for image in sr])
 
 
 def _crop_row(measured: Sequence[ImageRow], image: _Reconstructed, side: int) -> CropRow:
