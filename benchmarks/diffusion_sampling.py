@@ -41,12 +41,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from datamodules.randomness import generators
 from lightning_modules.diffusion.codec import AutoencoderSpec
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
 from lightning_modules.diffusion.sampling import Sampler, sample
 from lightning_modules.diffusion_prior import DenoiserSpec
-from lightning_modules.randomness import generators
 
 CLASSES = 1000
 """DiTPipeline takes 1000 for the null class, whatever the model's number of classes is."""

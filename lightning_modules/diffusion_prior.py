@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from datamodules.pair import PairBatch
+from datamodules.randomness import noise
 from lightning_modules.diffusion.codec import Autoencoder, AutoencoderSpec, Codec, PixelSpace
 from lightning_modules.diffusion.conditioning import classes_of, switch_off_dropout
 from lightning_modules.diffusion.held_out import held_out_error, reconstruction_psnr
@@ -25,7 +26,6 @@ from lightning_modules.diffusion.pretrained import PIPELINE, load_autoencoder, s
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
 from lightning_modules.metrics import perceptual_network
-from lightning_modules.randomness import noise
 from lightning_modules.run_parts import refuse_other_shapes
 from lightning_modules.schedule import Schedule
 

@@ -20,8 +20,8 @@ from datamodules.base import SRDataModule
 from datamodules.distilled import DistilledPatch
 from datamodules.pair import PairBatch, to_uint8
 from datamodules.selection import Budget
+from lightning_modules.feature_networks import MatchingFeatures, RandomConvNet
 from lightning_modules.gan.augmentation import Siamese
-from lightning_modules.gan.feature_networks import MatchingFeatures, RandomConvNet
 from lightning_modules.gan.generator import Generator
 from lightning_modules.gan.inversion import InversionTerms, inversion_gradient
 from lightning_modules.gan.latent_set import LATENTS, LatentSet, load_latents, save_latents

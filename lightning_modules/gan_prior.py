@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from datamodules.augmentation.counter_rng import derive_seed
 from datamodules.pair import PairBatch
+from datamodules.randomness import noise
 from lightning_modules.diffusion.latent_diffusion import held_out_patches
 from lightning_modules.gan.augmentation import DiffAugment
 from lightning_modules.gan.sample_quality import HeldOutFeatures
@@ -22,7 +23,6 @@ from lightning_modules.gan.style_file import GENERATOR, save_style_generator
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss, path_length_penalty, r1_penalty
 from lightning_modules.networks.discriminator import Discriminator
 from lightning_modules.networks.style_generator import StyleGenerator, StyleSpec
-from lightning_modules.randomness import noise
 from lightning_modules.run_parts import refuse_other_shapes
 from lightning_modules.schedule import ScheduleError, signature, take_over
 

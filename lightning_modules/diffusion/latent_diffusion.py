@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.augmentation.counter_rng import uniform
+from datamodules.randomness import noise
 from lightning_modules.diffusion.codec import Codec
 from lightning_modules.diffusion.conditioning import blank_condition, null_condition
 from lightning_modules.diffusion.process import NoiseProcess
-from lightning_modules.randomness import noise
 
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel

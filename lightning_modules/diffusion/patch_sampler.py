@@ -14,10 +14,10 @@ from datamodules.augmentation.counter_rng import derive_seed
 from datamodules.crops import CropDataset
 from datamodules.distilled import Pixels
 from datamodules.pair import to_uint8
+from datamodules.randomness import generators
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.sample_cache import SampleCache
 from lightning_modules.diffusion.sampling import Sampler, sample
-from lightning_modules.randomness import generators
 from lightning_modules.requests import Request
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from datamodules.randomness import generators
 from lightning_modules.diffusion.conditioning import null_condition
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
-from lightning_modules.randomness import generators
 
 DETERMINISTIC = {
     "algorithm_type": "dpmsolver++",

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from datamodules.augmentation.counter_rng import derive_seed
 from datamodules.crops import CropDataset
+from datamodules.randomness import noise
 from datamodules.selection.interfaces import Indices
 from lightning_modules.gan.generator import Generator
 from lightning_modules.gan.latent_set import LatentSet
-from lightning_modules.randomness import noise
 from lightning_modules.requests import Request
 
 

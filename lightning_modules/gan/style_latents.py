@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.randomness import noise
 from lightning_modules.gan.generator import Generator
 from lightning_modules.gan.style_file import load_style_generator, style_fingerprint
-from lightning_modules.randomness import noise
 
 GUESSES = 256
 """Random patches among which the nearest to a real one is looked for."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lightning_modules.randomness import noise
+from datamodules.randomness import noise
 
 FREQUENCIES = 256
 """Directions in feature space that a step looks along; they change from step to step."""

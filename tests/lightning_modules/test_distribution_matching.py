@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.randomness import noise
 from lightning_modules.losses import distribution_matching
 from lightning_modules.losses.distribution_matching import (
     MatchingTerms,
@@ -18,7 +19,6 @@ from lightning_modules.losses.distribution_matching import (
     mean_pairwise_cosine,
     second_moment_distance,
 )
-from lightning_modules.randomness import noise
 
 
 def drawn(samples: int, width: int = 5, seed: int = 0, dtype=torch.float32):

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from datamodules.augmentation.counter_rng import derive_seed
+from datamodules.randomness import generators
 from lightning_modules.diffusion.conditioning import condition_on_features
 from lightning_modules.diffusion.patch_sampler import PatchSampler, conditions, identity, starts
 from lightning_modules.diffusion.sample_cache import SampleCache
 from lightning_modules.diffusion.sampling import Sampler, sample
-from lightning_modules.randomness import generators
 from lightning_modules.requests import Request
 
 GUIDED = Sampler(steps=3, guidance=2.0)

@@ -10,11 +10,11 @@ import time
 import pytest
 import torch
 
+from datamodules.randomness import generators
 from lightning_modules.diffusion.codec import AutoencoderSpec
 from lightning_modules.diffusion.pretrained import fingerprint, load_autoencoder, load_pretrained, save_pretrained
 from lightning_modules.diffusion.sampling import Sampler, sample
 from lightning_modules.diffusion_prior import DenoiserSpec
-from lightning_modules.randomness import generators
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 LABELS = torch.tensor([1, 7])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from datamodules.randomness import generators
 from lightning_modules.diffusion.codec import AutoencoderSpec, PixelSpace
 from lightning_modules.diffusion.conditioning import condition_on_features
 from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
 from lightning_modules.diffusion.sampling import Sampler, grid_samples, sample
-from lightning_modules.randomness import generators
 
 METHODS = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler", "ddpm": "DDPMScheduler"}
 LABELS = torch.tensor([1, 7, 9])

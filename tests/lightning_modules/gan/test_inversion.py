@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.gan.feature_networks import RandomConvNet
+from lightning_modules.feature_networks import RandomConvNet
 from lightning_modules.gan.inversion import InversionTerms, inversion_gradient
 from tests.gsdd_runs import Pixels
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from datamodules.crops import CropDataset, Window
 from datamodules.real import RealImages
+from lightning_modules.feature_networks import RandomConvNet
 from lightning_modules.gan.augmentation import Siamese
-from lightning_modules.gan.feature_networks import RandomConvNet
 from lightning_modules.gan.matching import Matching, RealPatches
 from lightning_modules.gan.sr_generator import SRGenerator
 from lightning_modules.losses.distribution_matching import MatchingTerms

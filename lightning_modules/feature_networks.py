@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.bicubic import downscale
+from datamodules.randomness import generators
 from datamodules.selection.interfaces import Features
 from lightning_modules.networks.trained import TrainedNetwork, load_trained
-from lightning_modules.randomness import generators
 
 COLOUR_MEAN = (0.485, 0.456, 0.406)
 COLOUR_STD = (0.229, 0.224, 0.225)

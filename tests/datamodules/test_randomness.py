@@ -7,7 +7,7 @@ import math
 import torch
 
 from datamodules.augmentation.counter_rng import derive_seed
-from lightning_modules.randomness import generators, noise
+from datamodules.randomness import generators, noise
 
 
 def test_a_sample_has_its_noise_whatever_lies_beside_it():

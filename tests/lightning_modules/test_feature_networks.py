@@ -11,7 +11,7 @@ from torch import nn
 
 from datamodules.bicubic import downscale
 from datamodules.selection.features import Descriptor
-from lightning_modules.gan.feature_networks import EncoderFeatures, RandomConvNet, SRFeatures
+from lightning_modules.feature_networks import EncoderFeatures, RandomConvNet, SRFeatures
 from lightning_modules.networks.build import NetworkSpec, build_network
 from lightning_modules.networks.weights import export_weights
 
