@@ -26,7 +26,13 @@ _TINY = 1e-12  # variance below which a channel counts as constant: the root has
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """A vector per patch, by frozen weights; gradients reach the patches."""
+    """A vector per patch, by frozen weights; gradients reach the patches.
+
+    Attributes:
+        channels: of the feature maps (channels, H, W) that the vectors are flattened from; None where they are pooled.
+    """
+
+    channels: int | None = None
 
     @abstractmethod
     def embed(self, patches: Tensor) -> Tensor:
@@ -108,11 +114,10 @@ class _ConvNet(FeatureNetwork):
 
     def __init__(self, width: int, depth: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.smallest = 2**depth
+        self.smallest, self.channels = 2**depth, width
         self.register_buffer("mean", torch.tensor(COLOUR_MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(COLOUR_STD)[:, None, None])
-        channels = [3] + [width] * depth
-        blocks = [_block(*pair, generator) for pair in pairwise(channels)]
+        blocks = [_block(*pair, generator) for pair in pairwise([3] + [width] * depth)]
         self.blocks = nn.Sequential(*blocks)
 
     def embed(self, patches: Tensor) -> Tensor:

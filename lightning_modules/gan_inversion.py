@@ -20,7 +20,7 @@ from datamodules.base import SRDataModule
 from datamodules.distilled import DistilledPatch
 from datamodules.pair import PairBatch, to_uint8
 from datamodules.selection import Budget
-from lightning_modules.feature_networks import MatchingFeatures, RandomConvNet
+from lightning_modules.feature_networks import FeatureNetwork, MatchingFeatures, RandomConvNet
 from lightning_modules.gan.augmentation import Siamese
 from lightning_modules.gan.generator import Generator
 from lightning_modules.gan.inversion import InversionTerms, inversion_gradient
@@ -354,7 +354,7 @@ class GANInversion(Synthesis):
         self.log_dict({f"train/matching_{c}": loss for c, loss in zip(self._rows, losses, strict=True)}, batch_size=1)
         return gradient
 
-    def _network(self) -> nn.Module:
+    def _network(self) -> FeatureNetwork:
         return self.features.network(self.global_step, self._seed, self.device)
 
     def _sum(self, own: Tensor) -> Tensor:

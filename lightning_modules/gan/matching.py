@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.augmentation.counter_rng import derive_seed, uniform
 from datamodules.crops import CropDataset
 from datamodules.selection.interfaces import Indices
+from lightning_modules.feature_networks import FeatureNetwork
 from lightning_modules.gan.augmentation import Siamese
 from lightning_modules.gan.chunks import chunked_gradient
 from lightning_modules.gan.generator import Generator
@@ -59,7 +60,7 @@ class Matching:
     siamese: Siamese
     chunk: int
 
-    def __call__(self, latents: Tensor, label: int, network: nn.Module, step: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, latents: Tensor, label: int, network: FeatureNetwork, step: int) -> tuple[Tensor, Tensor]:
         """Gradient and loss of a class's latents.
 
         Args:
@@ -77,12 +78,13 @@ class Matching:
             return features
 
         def loss(features: Tensor) -> Tensor:
-            return torch.stack(list(self.terms.of_features(real, features, step, self.real.seed).values())).sum()
+            terms = self.terms.of_features(real, features, step, self.real.seed, network.channels)
+            return torch.stack(list(terms.values())).sum()
 
         real = self._real_features(label, network, step, latents.device)
         return chunked_gradient(latents, self.chunk, embed, loss)
 
     @torch.no_grad()
-    def _real_features(self, label: int, network: nn.Module, step: int, device: torch.device) -> Tensor:
+    def _real_features(self, label: int, network: FeatureNetwork, step: int, device: torch.device) -> Tensor:
         drawn = self.real.draw(label, step, device).split(self.chunk)
         return torch.cat([network(self.siamese(patches, self.real.seed, step, label)) for patches in drawn])

@@ -48,7 +48,7 @@ class HeldOutFeatures:
         Returns:
             None where there are fewer than two patches or samples.
         """
-        vectors = _of_all_processes(self._vectors)
+        vectors = of_all_processes(self._vectors)
         if not vectors:
             return None
         real = torch.cat([vectors[image] for image in sorted(vectors)])
@@ -59,8 +59,8 @@ class HeldOutFeatures:
             return torch.cat([self._features(part.float()).float().cpu() for part in patches.split(AT_ONCE)])
 
 
-def _of_all_processes(vectors: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Each image once, although Lightning gives some to two processes."""
+def of_all_processes(vectors: dict[int, Tensor]) -> dict[int, Tensor]:
+    """What all processes hold of each image, once, although Lightning gives some images to two of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return vectors
     shares: list[Any] = [None] * torch.distributed.get_world_size()

@@ -52,8 +52,8 @@ def fourier_distance(real: Tensor, synthetic: Tensor, frequencies: Tensor) -> Te
     whole distributions. For normal frequencies of standard deviation s it estimates the squared maximum mean
     discrepancy with the kernel exp(-s^2 |x - y|^2 / 2), which sees all moments.
 
-    This is not the loss of IDC (arXiv 2505.21099), though both match random Fourier features: IDC's are of vectors at
-    single places of a network's feature maps, these are of one vector for the whole patch.
+    With the vectors at all places of feature maps as samples (`local_vectors`) these are the random local Fourier
+    features of IDC (arXiv 2505.21099), at its group level: of all patches of a class together.
 
     Args:
         real: (M, D).
@@ -64,6 +64,16 @@ def fourier_distance(real: Tensor, synthetic: Tensor, frequencies: Tensor) -> Te
     phases = [_products(features.float() - centre, frequencies) for features in (real, synthetic)]
     cosine, sine = (wave(phases[0]).mean(0) - wave(phases[1]).mean(0) for wave in (torch.cos, torch.sin))
     return (cosine.square() + sine.square()).mean()
+
+
+def local_vectors(features: Tensor, channels: int) -> Tensor:
+    """Vectors at the places of feature maps, each a sample: (N, channels * places) to (N * places, channels).
+
+    Args:
+        features: flattened maps (N, channels, H, W).
+        channels: of the maps.
+    """
+    return features.unflatten(1, (channels, -1)).transpose(1, 2).flatten(0, 1)
 
 
 @torch.no_grad()
@@ -113,7 +123,7 @@ class MatchingTerms:
     Attributes:
         mean: of `mean_distance`, the published term.
         second_moment: of `second_moment_distance`.
-        fourier: of `fourier_distance`.
+        fourier: of `fourier_distance`, of the vectors at all places where features are flattened maps.
         latent_diversity: of `mean_pairwise_cosine` of a class's latents, GSDD's regulariser R; `of_features` leaves it
             to whoever has the latents. It is at most 1, where `mean_distance` of random ConvNets is some hundreds.
         feature_diversity: of `mean_pairwise_cosine` of the features of its synthetic patches.
@@ -137,7 +147,9 @@ class MatchingTerms:
                 "model.matching has weights of 0 for mean, second_moment and fourier, which matches nothing; set one"
             )
 
-    def of_features(self, real: Tensor, synthetic: Tensor, step: int, seed: int = 0) -> dict[str, Tensor]:
+    def of_features(
+        self, real: Tensor, synthetic: Tensor, step: int, seed: int = 0, channels: int | None = None
+    ) -> dict[str, Tensor]:
         """The weighted terms that are switched on, as numbers by their names.
 
         Args:
@@ -145,6 +157,7 @@ class MatchingTerms:
             synthetic: (N, D).
             step: of the run, which decides the frequencies.
             seed: of the frequencies.
+            channels: of the feature maps that vectors are flattened from; None where they are none.
         """
         terms = {}
         if self.mean:
@@ -152,9 +165,10 @@ class MatchingTerms:
         if self.second_moment:
             terms["second_moment"] = second_moment_distance(real, synthetic)
         if self.fourier:
+            here, there = (local_vectors(one, channels) if channels else one for one in (real, synthetic))
             # scaled to both: where synthetic features are far away, the real ones' own scale would give chance phases
-            frequencies = draw_frequencies(torch.cat([real, synthetic]), FREQUENCIES, seed, step)
-            terms["fourier"] = fourier_distance(real, synthetic, frequencies)
+            frequencies = draw_frequencies(torch.cat([here, there]), FREQUENCIES, seed, step)
+            terms["fourier"] = fourier_distance(here, there, frequencies)
         if self.feature_diversity:
             terms["feature_diversity"] = mean_pairwise_cosine(synthetic)
         return {name: getattr(self, name) * term for name, term in terms.items()}

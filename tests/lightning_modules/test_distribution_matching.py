@@ -67,6 +67,19 @@ def test_fourier_distance_by_complex_numbers():
     assert fourier_distance(real, synthetic, frequencies).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_local_fourier_term_by_a_loop_over_places():
+    generator = torch.Generator().manual_seed(3)
+    maps = [torch.randn(count, 5, 2, 3, generator=generator) for count in (4, 3)]  # IDC: a vector at each place
+    flat = [one.flatten(1) for one in maps]
+    places = [torch.stack([image[:, y, x] for image in one for y in range(2) for x in range(3)]) for one in maps]
+    terms = MatchingTerms(mean=0.0, fourier=1.0)
+    frequencies = draw_frequencies(torch.cat(places), 256, seed=7, step=2)
+    phi = [np.exp(1j * x.double().numpy() @ frequencies.double().numpy().T).mean(0) for x in places]
+    expected = np.mean(np.abs(phi[0] - phi[1]) ** 2)
+    found = terms.of_features(*flat, step=2, seed=7, channels=5)["fourier"].item()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_fourier_distance_estimates_the_maximum_mean_discrepancy():
     """By Bochner's theorem, with the Gaussian kernel whose width is the frequencies'."""
     real, synthetic = drawn(20, seed=0), drawn(10, seed=0)[:, [1, 0, 2, 3, 4]]
