@@ -38,8 +38,13 @@ class Degradation(ABC):
         """
 
 
+def seeds_of(degradations: Sequence[Degradation], seed: int) -> list[int]:
+    """The seed that each of several degradations gets; it follows from position and class name alone."""
+    return [derive_seed(seed, f"{position}:{type(one).__name__}") for position, one in enumerate(degradations)]
+
+
 class Chain(Degradation):
-    """Degradations in order, each with a seed of its own.
+    """Degradations in order, each with a seed of its own (`seeds_of`).
 
     Args:
         degradations: applied first to last.
@@ -51,6 +56,6 @@ class Chain(Degradation):
 
     def __call__(self, images: Tensor, index: Tensor, seed: int) -> Tensor:
         """See `Degradation`."""
-        for position, one in enumerate(self.degradations):
-            images = one(images, index, derive_seed(seed, f"{position}:{type(one).__name__}"))
+        for one, own_seed in zip(self.degradations, seeds_of(self.degradations, seed), strict=True):
+            images = one(images, index, own_seed)
         return images
