@@ -2,6 +2,7 @@
 
 from callbacks.checkpoints import CheckpointSettings, LastCheckpoint, checkpoint_callbacks
 from callbacks.cost import CostTracker
+from callbacks.curriculum import Curriculum
 from callbacks.distilled_writer import DistilledWriter
 from callbacks.ema import EMA
 from callbacks.export import WeightsExport
@@ -19,6 +20,7 @@ __all__ = [
     "EMA",
     "CheckpointSettings",
     "CostTracker",
+    "Curriculum",
     "DistilledWriter",
     "ImageGrid",
     "LastCheckpoint",

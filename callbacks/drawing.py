@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.pair import to_uint8
+from lightning_modules.upscaling import baseline
 
 GAP = 4
 CAPTION = 16
@@ -19,6 +19,8 @@ ERROR_GAIN = 4
 
 def comparison_row(lr: Tensor, sr: Tensor, hr: Tensor, side: int) -> dict[str, Tensor]:
     """Crops of one image, side by side: LR (enlarged pixels), bicubic, SR, HR and the error of SR.
+
+    At scale 1: the degraded input, the restored image, the truth and the error.
 
     Args:
         lr: float in [0, 1], (3, h, w).
@@ -33,10 +35,12 @@ def comparison_row(lr: Tensor, sr: Tensor, hr: Tensor, side: int) -> dict[str, T
     lr, sr, hr = (images.detach().float().cpu() for images in (lr, sr, hr))
     top, left, height, width = busiest_crop(hr, side, scale)
     window = (slice(None), slice(top, top + height), slice(left, left + width))
-    bicubic = bicubic_upscale(lr[None], scale)[0].clamp(0, 1)
-    enlarged = lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    error = ((sr - hr).abs() * ERROR_GAIN).clamp(0, 1)
-    panels = {"LR": enlarged, "bicubic": bicubic, "SR": sr.clamp(0, 1), "HR": hr, f"error x{ERROR_GAIN}": error}
+    if scale == 1:
+        panels = {"input": lr, "restored": sr.clamp(0, 1), "truth": hr}
+    else:
+        enlarged = lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+        panels = {"LR": enlarged, "bicubic": baseline(lr[None], scale)[0], "SR": sr.clamp(0, 1), "HR": hr}
+    panels[f"error x{ERROR_GAIN}"] = ((sr - hr).abs() * ERROR_GAIN).clamp(0, 1)
     return {label: panel[window] for label, panel in panels.items()}
 
 

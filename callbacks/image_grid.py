@@ -19,6 +19,8 @@ from datamodules.pair import PairBatch
 class ImageGrid(Callback):
     """Draws LR, bicubic, SR, HR and error of the first images of each set: PNG in `images/`, and W&B.
 
+    At scale 1: input, restored image, truth and error.
+
     Args:
         images: rows per set; 0 draws nothing.
         side: of the crops in HR pixels.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from callbacks.run_folder import run_folder
@@ -32,6 +33,8 @@ LABELS = {
 
 class Results(Callback):
     """After `validate` and `test`: a table against bicubic, `results.json` (means) and `per_image.csv`.
+
+    Where images are restored (scale 1), the table is against the degraded input.
 
     Where the weights' run folder says what they were trained on, table and JSON (`trained_on`) say it too.
     Works with any module that has `validation_metrics` and `test_metrics` of type SRMetrics.
@@ -75,7 +78,7 @@ class Results(Callback):
         metrics.write_csv(self._folder / "per_image.csv")
         console = Console()
         caption = f"{protocol}\ntrained on: {budget.describe()}" if budget else protocol
-        console.print(results_table(sets, title, caption))
+        console.print(results_tables(sets, title, caption))
         console.print(f"per image, pictures and provenance: {self._folder}", highlight=False, soft_wrap=True)
 
 
@@ -89,28 +92,40 @@ def trained_on(weights: str | Path | None) -> DataBudget | None:
     return None if budget is None else DataBudget(**budget)
 
 
-def results_table(sets: dict[str, dict[str, float]], title: str, caption: str) -> Table:
-    """A row per set; for each metric bicubic, SR and the difference.
+def results_tables(sets: dict[str, dict[str, float]], title: str, caption: str) -> Group:
+    """A row per set; for each metric bicubic, SR and the difference (at scale 1 input, restored image and difference).
 
     Args:
-        sets: means by metric name, with the number of images under `images`.
+        sets: means by metric name, with the number of images under `images`; all at one scale.
         title: above the table.
         caption: below the table.
+
+    Returns:
+        One table; where Y and RGB were both measured, one for each, since together they do not fit a terminal.
     """
+    measured = [name for name in LABELS if any(name in values for values in sets.values())]
+    rgb = [name for name in measured if name.endswith("_rgb")]
+    others = [name for name in measured if name not in rgb]
+    *first, last = (metrics for metrics in (others, rgb) if metrics)
+    return Group(*(_table(sets, metrics, title, None) for metrics in first), _table(sets, last, title, caption))
+
+
+def _table(sets: dict[str, dict[str, float]], metrics: Sequence[str], title: str, caption: str | None) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("set")
     table.add_column("images", justify="right")
-    metrics = [name for name in LABELS if any(name in values for values in sets.values())]
+    enlarged = any(f"{metrics[0]}_bicubic" in values for values in sets.values())
+    baseline, result = ("bicubic", "SR") if enlarged else ("input", "restored")
     for metric in metrics:
-        for column in (f"{LABELS[metric][0]}\nbicubic", "\nSR", "\ngain"):
+        for column in (f"{LABELS[metric][0]}\n{baseline}", f"\n{result}", "\ngain"):
             table.add_column(column, justify="right")
     for name, values in sets.items():
-        cells = [cell for metric in metrics for cell in _cells(values, metric)]
+        cells = [cell for metric in metrics for cell in _cells(values, metric, baseline)]
         table.add_row(name, str(int(values["images"])), *cells)
     return table
 
 
-def _cells(values: dict[str, float], metric: str) -> tuple[str, str, str]:
+def _cells(values: dict[str, float], metric: str, baseline: str) -> tuple[str, str, str]:
     digits = LABELS[metric][1]
-    bicubic, sr = values[f"{metric}_bicubic"], values[metric]
-    return f"{bicubic:.{digits}f}", f"{sr:.{digits}f}", f"{sr - bicubic:+.{digits}f}"
+    before, sr = values[f"{metric}_{baseline}"], values[metric]
+    return f"{before:.{digits}f}", f"{sr:.{digits}f}", f"{sr - before:+.{digits}f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from datamodules.pair import to_uint8
 class SampleGrid(Callback):
     """At each validation of `fit`, draws samples of each class: `images/samples_STEP.png`, and W&B.
 
-    For modules with a method `sample_grid(per_class: int) -> tuple[Tensor, list[int]]`: images (N, 3, side, side),
-    uint8 or floats in [0, 1], and the class of each. It is called on the first process, with averaged weights where an
-    EMA is kept.
+    For modules with a method `sample_grid(per_class: int) -> tuple[Tensor, list[int] | list[str]]`: images
+    (N, 3, side, side), uint8 or floats in [0, 1], and the class of each, or the name of the row that it stands in. It
+    is called on the first process, with averaged weights where an EMA is kept.
 
     Args:
         per_class: samples of each class; 0 draws nothing.
@@ -55,16 +56,19 @@ class SampleGrid(Callback):
                 logger.log_image("samples", [picture], step=trainer.global_step)
 
 
-def grid(images: Tensor, classes: list[int]) -> Image.Image:
-    """A row per class, in ascending order.
+def grid(images: Tensor, classes: Sequence[int | str]) -> Image.Image:
+    """A row per class, in ascending order; or a row per name, in the order of their first images.
 
     Args:
         images: (N, 3, side, side), uint8 or floats in [0, 1] (others are clipped), at least one.
-        classes: of each.
+        classes: of each, or names.
     """
     pixels = images.detach().cpu()
     if pixels.is_floating_point():
         pixels = to_uint8(pixels)
-    labels = torch.tensor(classes)
-    members = {label: pixels[labels == label] for label in sorted(set(classes))}
-    return contact_sheet([SheetRow(some, [""] * len(some), [f"class {label}"]) for label, some in members.items()])
+    rows: dict[int | str, list[int]] = {}
+    for place, label in enumerate(classes):
+        rows.setdefault(label, []).append(place)
+    numbers = {f"class {label}": rows[label] for label in sorted(label for label in rows if isinstance(label, int))}
+    named = numbers or {str(label): places for label, places in rows.items()}
+    return contact_sheet([SheetRow(pixels[some], [""] * len(some), [label]) for label, some in named.items()])

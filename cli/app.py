@@ -22,6 +22,7 @@ from callbacks import (
     EMA,
     CheckpointSettings,
     CostTracker,
+    Curriculum,
     DistilledWriter,
     ImageGrid,
     NaNGuard,
@@ -47,8 +48,8 @@ PREDICT = (
     "LoRADiffusion and GANInversion one or model.init_args.init_from."
 )
 GROUPS = (
-    *("run", "checkpoint", "ema", "image_grid", "selection_sheet", "sample_grid", "distilled", "sample_report"),
-    "trainer",
+    *("run", "checkpoint", "ema", "curriculum", "image_grid", "selection_sheet", "sample_grid", "distilled"),
+    *("sample_report", "trainer"),
 )
 
 
@@ -173,6 +174,7 @@ class SRDistillCLI(LightningCLI):
         initialised = self.config_init[self.subcommand]
         return [
             initialised.ema,
+            initialised.curriculum,
             initialised.image_grid,
             initialised.selection_sheet,
             initialised.sample_grid,
@@ -200,6 +202,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     parser.add_class_arguments(CheckpointSettings, "checkpoint")
     parser.add_class_arguments(EMA, "ema")
+    parser.add_class_arguments(Curriculum, "curriculum")
     parser.add_class_arguments(ImageGrid, "image_grid")
     parser.add_class_arguments(SelectionSheet, "selection_sheet")
     parser.add_class_arguments(SampleGrid, "sample_grid")

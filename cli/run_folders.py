@@ -15,8 +15,8 @@ RECORDS = {"config.yaml", "provenance.json", "hparams.yaml", "wandb"}
 """What a run writes before its first step."""
 
 CONFIG_KEYS = {
-    *("seed_everything", "ckpt_path", "run", "model", "data", "checkpoint", "ema", "image_grid", "selection_sheet"),
-    *("sample_grid", "distilled", "sample_report", "trainer"),
+    *("seed_everything", "ckpt_path", "run", "model", "data", "checkpoint", "ema", "curriculum", "image_grid"),
+    *("selection_sheet", "sample_grid", "distilled", "sample_report", "trainer"),
 }
 """Top level of every configuration; in W&B's config, labels stand beside it."""
 

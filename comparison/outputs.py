@@ -18,6 +18,7 @@ from comparison.dashboard.summary import log_summary
 from comparison.pictures.crops import crop_rows, crop_sheet
 from comparison.pictures.picture import CropRow, Sample
 from comparison.pictures.samples import sample_sheet, sample_sheets
+from comparison.planning.degradation import degradation_of
 from comparison.planning.plan import Plan
 from comparison.planning.prepare import Prepared
 from comparison.planning.resolve import code_digest, digest_json
@@ -115,7 +116,8 @@ class Outputs:
     def _crops(self, rows: Sequence[Row], per_image: Sequence[ImageRow]) -> list[CropRow]:
         options = self._data_options()
         benchmarks = Benchmarks(**options["benchmarks"])
-        return crop_rows(rows, per_image, self.store.root, benchmarks, options["scale"], self.plan.crops)
+        scale, degradation = options["scale"], degradation_of(options)
+        return crop_rows(rows, per_image, self.store.root, benchmarks, scale, degradation, self.plan.crops)
 
     def _data_options(self) -> Mapping[str, Any]:
         """Of any test: they are alike."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from datamodules.augmentation import Compose, PairAugmentation, resolve
+from datamodules.augmentation.counter_rng import derive_seed
 from datamodules.benchmarks import Benchmarks
 from datamodules.budget import DataBudget
 from datamodules.crops import CropDataset, Window
+from datamodules.degradation import Degradation
+from datamodules.degraded import DegradedImages, chain_to, degrade
 from datamodules.distilled import DistilledPatch, Pixels
 from datamodules.evaluation import (
     EvaluationSet,
@@ -32,14 +36,14 @@ from datamodules.paths import resolve_folder
 if TYPE_CHECKING:
     from datamodules.selection.interfaces import Features
 
-SCALES = (2, 3, 4)
+SCALES = (1, 2, 3, 4)
 
 
 class SRDataModule(L.LightningDataModule):
     """Base of the datamodules; a subclass says what to train on and what to validate on.
 
     Args:
-        scale: integer factor between HR and LR: 2, 3 or 4.
+        scale: integer factor between HR and LR: 2, 3 or 4; 1 with a degradation only.
         patch_size: HR side of a training patch in pixels, a multiple of the scale.
         batch_size: patches per process and step.
         augmentation: name of a recipe (`none`, `plain`, `strong`) or a list of augmentations.
@@ -47,15 +51,19 @@ class SRDataModule(L.LightningDataModule):
         seed: of crops and augmentations; null is the run's `seed_everything`.
         benchmarks: the test sets.
         predict_root: folder or file that `predict` upscales.
+        degradation: makes LR of HR, applied first to last: in training on the device after augmentation, other noise
+            each time a patch is seen; in validation and test the same for all runs. Its factors multiply to the scale.
+            None is the exact bicubic reduction.
 
     Attributes:
+        degradation: the degradations as one; None for the exact bicubic reduction.
         with_features: whether training batches carry features beside pseudo-labels, where there are classes; false,
             because computing and reading them costs time. A LightningModule that needs them sets it in its `setup`,
             before `training_patches` is called.
 
     Raises:
-        ValueError: when the scale is none of 2, 3, 4, the patch size is not a positive multiple of it, or a number of
-            samples or workers makes no sense.
+        ValueError: when the scale is none of 1, 2, 3, 4 or not what the degradation reduces by, the patch size is not
+            a positive multiple of it, or a number of samples or workers makes no sense.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class SRDataModule(L.LightningDataModule):
         seed: int | None = None,
         benchmarks: Benchmarks = Benchmarks(),  # noqa: B008
         predict_root: str | None = None,
+        degradation: Sequence[Degradation] = (),
     ) -> None:
         super().__init__()
         if scale not in SCALES:
@@ -88,6 +97,7 @@ class SRDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.benchmarks = benchmarks
         self.predict_root = predict_root
+        self.degradation = chain_to(scale, degradation)
         self.with_features = False
         self._seed = seed
         self._position = 0
@@ -145,12 +155,16 @@ class SRDataModule(L.LightningDataModule):
         """What training draws from, whole and in order, as a distilled set holds it; called after `setup("fit")`.
 
         Yields:
-            HR and, always, its LR; metadata: source (the image's name), top and left (HR pixels).
+            HR and, always, its LR (with a degradation what it makes of the patch); metadata: source (the image's name),
+            top and left (HR pixels).
         """
         patches = self.training_patches()
-        for window in patches.windows:
-            yield _patch(patches.store, window)
+        for number, window in enumerate(patches.windows):
+            patch = _patch(patches.store, window)
             patches.store.release()
+            if self.degradation is not None:
+                patch = replace(patch, lr=degrade(patch.hr, self.degradation, number, self._degradation_seed))
+            yield patch
 
     def prepare_data(self) -> None:
         """Fetches missing test sets where asked to."""
@@ -182,11 +196,15 @@ class SRDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Whole validation images."""
-        return evaluation_loader(self.validation_images(), self.num_workers)
+        images = self.validation_images()
+        if self.degradation is not None:
+            images = DegradedImages(images, self.degradation)
+        return evaluation_loader(images, self.num_workers)
 
     def test_dataloader(self) -> list[DataLoader[PairBatch]]:
         """One loader per test set."""
-        return [evaluation_loader(images, self.num_workers) for images in self.benchmarks.open(self.scale)]
+        sets = self.benchmarks.open(self.scale, self.degradation)
+        return [evaluation_loader(images, self.num_workers) for images in sets]
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Images to upscale, one per batch; or, for a Distiller, what it makes patches from.
@@ -222,13 +240,27 @@ class SRDataModule(L.LightningDataModule):
         return module if hasattr(module, "predict_data") else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Makes pixels floats on the device and, in training, augments the pair there."""
+        """Makes pixels floats on the device and, in training, augments the pair and degrades HR there."""
         if not isinstance(batch, PairBatch):
             return batch
         batch = batch.to_float()
-        if self.trainer is not None and self.trainer.training:
-            return Compose(self._augmentations, self.seed)(batch)
-        return batch
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        return self.degraded(Compose(self._augmentations, self.seed)(batch))
+
+    def degraded(self, batch: PairBatch) -> PairBatch:
+        """A batch with the LR that training sees: what the degradation makes of HR, or what the batch has already.
+
+        Args:
+            batch: floats, on any device; what is random follows from its index.
+        """
+        if self.degradation is None:
+            return batch
+        return batch.with_images(self.degradation(batch.hr, batch.index, self._degradation_seed), batch.hr)
+
+    @property
+    def _degradation_seed(self) -> int:
+        return derive_seed(self.seed, "degradation")
 
 
 def _patch(store: PatchStore, window: Window) -> DistilledPatch:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
 from torch.utils.data import DataLoader
 
+from datamodules.degradation import Chain, Degradation
+from datamodules.degraded import chain_to, degraded_sets
 from datamodules.evaluation import EvaluationSet, PairedFile, PairedFiles, evaluation_loader
 from datamodules.image_files import find_images
 from datamodules.pair import PairBatch
@@ -26,7 +29,7 @@ class Benchmarks:
     Attributes:
         sets: folder names; "Embedded" is two photographs that installed wheels carry.
         root: folder of the sets, as it is or in the default; null is $SRDISTILL_DATA, else `data`.
-        lr_files: read LR files where a set has them (otherwise LR is always made from HR).
+        lr_files: read LR files where a set has them (otherwise, and with data.degradation, LR is always made from HR).
         download: fetch missing public sets from their official addresses.
     """
 
@@ -50,15 +53,21 @@ class Benchmarks:
             if self.download and name != EMBEDDED_SET and not (self.folder / name).is_dir():
                 fetch(name, self.folder)
 
-    def open(self, scale: int) -> list[EvaluationSet]:
+    def open(self, scale: int, degradation: Chain | None = None) -> list[EvaluationSet]:
         """The sets at a scale.
+
+        Args:
+            scale: integer factor between HR and LR.
+            degradation: makes LR of HR, in place of exact bicubic and of any LR files; see `degraded_sets`.
 
         Raises:
             FileNotFoundError: when a set's folder or a paired file is missing.
         """
-        return [self._open_one(name, scale) for name in self.sets]
+        lr_files = self.lr_files and degradation is None
+        sets = [self._open_one(name, scale, lr_files) for name in self.sets]
+        return sets if degradation is None else [one for images in sets for one in degraded_sets(images, degradation)]
 
-    def _open_one(self, name: str, scale: int) -> EvaluationSet:
+    def _open_one(self, name: str, scale: int, lr_files: bool) -> EvaluationSet:
         if name == EMBEDDED_SET:
             files = [PairedFile(path.name, path, None) for path in embedded_photographs(EMBEDDED_TEST)]
             return PairedFiles(name, files, scale)
@@ -72,7 +81,7 @@ class Benchmarks:
             )
         hr_folder, hr = _hr_images(name, folder, scale)
         lr_folder = folder / f"LRbicx{scale}"
-        if self.lr_files and lr_folder.is_dir():
+        if lr_files and lr_folder.is_dir():
             return PairedFiles(name, pair_files(name, hr_folder, hr, lr_folder, scale), scale)
         return PairedFiles(name, [PairedFile(path.relative_to(hr_folder).as_posix(), path, None) for path in hr], scale)
 
@@ -118,16 +127,27 @@ class BenchmarkImages(L.LightningDataModule):
     """Test sets alone, for `test` and `validate` of a trained network; each is a dataloader and a metric prefix.
 
     Args:
-        scale: integer factor between HR and LR.
+        scale: integer factor between HR and LR; 1 with a degradation only.
         benchmarks: the sets and where they lie.
         num_workers: processes that read images.
+        degradation: makes LR of HR, as in `SRDataModule`; none is exact bicubic.
+
+    Raises:
+        ValueError: when the degradation does not reduce by the scale.
     """
 
-    def __init__(self, scale: int = 4, benchmarks: Benchmarks = Benchmarks(), num_workers: int = 0) -> None:  # noqa: B008
+    def __init__(
+        self,
+        scale: int = 4,
+        benchmarks: Benchmarks = Benchmarks(),  # noqa: B008
+        num_workers: int = 0,
+        degradation: Sequence[Degradation] = (),
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.benchmarks = benchmarks
         self.num_workers = num_workers
+        self.degradation = chain_to(scale, degradation)
 
     def prepare_data(self) -> None:
         """Fetches missing sets where asked to."""
@@ -135,7 +155,8 @@ class BenchmarkImages(L.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[PairBatch]]:
         """One loader per set."""
-        return [evaluation_loader(images, self.num_workers) for images in self.benchmarks.open(self.scale)]
+        sets = self.benchmarks.open(self.scale, self.degradation)
+        return [evaluation_loader(images, self.num_workers) for images in sets]
 
     def val_dataloader(self) -> list[DataLoader[PairBatch]]:
         """The same sets, for the `validate` command."""

@@ -69,24 +69,25 @@ def _starts(length: int, side: int, step: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def cut(store: PatchStore, places: Sequence[Place], side: int, numbers: torch.Tensor) -> PairBatch:
-    """Squares of stored photographs with the LR that lies in register.
+def cut(store: PatchStore, places: Sequence[Place], size: int | tuple[int, int], numbers: torch.Tensor) -> PairBatch:
+    """Rectangles of stored photographs with the LR that lies in register.
 
     Args:
         store: pixels.
-        places: of the squares, B of them.
-        side: HR pixels, a multiple of the scale.
+        places: of the rectangles, B of them.
+        size: side of squares, or height and width: HR pixels, multiples of the scale.
         numbers: int64 (B,), the batch's `index`.
 
     Returns:
-        uint8 (B, 3, side, side) and its LR.
+        uint8 (B, 3, height, width) and its LR.
     """
     scale = store.index.scale
-    hr = np.empty((len(places), side, side, 3), dtype=np.uint8)
-    lr = np.empty((len(places), side // scale, side // scale, 3), dtype=np.uint8)
+    height, width = (size, size) if isinstance(size, int) else size
+    hr = np.empty((len(places), height, width, 3), dtype=np.uint8)
+    lr = np.empty((len(places), height // scale, width // scale, 3), dtype=np.uint8)
     for row, (image, top, left) in enumerate(places):
-        hr[row] = store.hr(image)[top : top + side, left : left + side]
-        low = slice(top // scale, (top + side) // scale), slice(left // scale, (left + side) // scale)
+        hr[row] = store.hr(image)[top : top + height, left : left + width]
+        low = slice(top // scale, (top + height) // scale), slice(left // scale, (left + width) // scale)
         lr[row] = store.lr(image)[low]
     store.release()
     return PairBatch(_channels_first(lr), _channels_first(hr), numbers)
@@ -96,7 +97,8 @@ class CropDataset(Dataset[PairBatch]):
     """Patches cropped at random places of windows, large windows the more often.
 
     An epoch has as many samples as patches fit into the windows side by side, and every window gets its share of them:
-    samples are stratified over the windows' area, in random order.
+    samples are stratified over the windows' area, in random order. Whoever reads may say which window a sample is cut
+    from instead; then its running number decides the place in that window alone.
 
     Args:
         store: pixels.
@@ -128,9 +130,9 @@ class CropDataset(Dataset[PairBatch]):
         for name, rows in (("labels", labels), ("features", features)):
             if rows is not None and len(rows) != len(self.windows):
                 raise ValueError(f"{len(rows)} {name} for {len(self.windows)} windows; expected one for each")
-        areas = np.array([window.height * window.width for window in self.windows], dtype=np.float64)
-        self._bounds = torch.from_numpy(np.cumsum(areas) / areas.sum())
-        self._length = max(1, int(areas.sum()) // patch_size**2)
+        self.areas = np.array([window.height * window.width for window in self.windows], dtype=np.float64)
+        self._bounds = shares_to_bounds(self.areas)
+        self._length = max(1, int(self.areas.sum()) // patch_size**2)
         self._round = min(self._length, ROUND)
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
 
@@ -140,11 +142,35 @@ class CropDataset(Dataset[PairBatch]):
     def __getitem__(self, index: int) -> PairBatch:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> PairBatch:
-        """The batch of samples with these running numbers: uint8 (B, 3, patch, patch) and its LR."""
-        numbers = torch.as_tensor(indices, dtype=torch.int64)
-        windows, places = self._places(numbers)
-        return self._conditioned(cut(self.store, places, self.patch_size, numbers), windows)
+    def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int]]) -> PairBatch:
+        """A batch of samples.
+
+        Args:
+            indices: running numbers; or, of each sample, the running number and the window to cut it from.
+
+        Returns:
+            uint8 (B, 3, patch, patch) and its LR; `index` is the running number.
+        """
+        given = torch.as_tensor(indices, dtype=torch.int64)
+        numbers, told = given.unbind(1) if given.dim() == 2 else (given, None)
+        draws = uniform(self.seed, "crop", numbers, 3)
+        windows = windows_at(self._positions(numbers, draws[:, 0]), self._bounds) if told is None else told
+        places = self._places(windows.tolist(), draws[:, 1:])
+        return self._conditioned(cut(self.store, places, self.patch_size, numbers), windows.tolist())
+
+    def positions(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Where samples lie in [0, 1), which windows share among them; evenly spread over each round.
+
+        Args:
+            numbers: running numbers, int64 (B,).
+
+        Returns:
+            float64 (B,).
+        """
+        return self._positions(numbers, uniform(self.seed, "crop", numbers)[:, 0])
+
+    def _positions(self, numbers: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+        return ((self._slots(numbers) + within) / self._round).clamp(max=1 - 1e-12)
 
     def whole(self, numbers: Sequence[int]) -> PairBatch:
         """Windows as they are, uncropped.
@@ -167,19 +193,15 @@ class CropDataset(Dataset[PairBatch]):
         """The batch with labels and features of the windows that its samples lie in."""
         return replace(batch, label=_rows(self.labels, windows), features=_rows(self.features, windows))
 
-    def _places(self, numbers: torch.Tensor) -> tuple[list[int], list[Place]]:
-        """Number of the window, and image, top and left (HR pixels, multiples of the scale), of each sample."""
-        draws = uniform(self.seed, "crop", numbers, 3)
-        position = (self._slots(numbers) + draws[:, 0]) / self._round
-        chosen = torch.searchsorted(self._bounds, position.clamp(max=1 - 1e-12), right=True)
-        windows = chosen.clamp(max=len(self.windows) - 1).tolist()
+    def _places(self, windows: Sequence[int], draws: torch.Tensor) -> list[Place]:
+        """Image, top and left (HR pixels, multiples of the scale), of each sample in its window, by (B, 2) draws."""
         places = []
-        for window, (_, down, right) in zip(windows, draws.tolist(), strict=True):
+        for window, (down, right) in zip(windows, draws.tolist(), strict=True):
             area, scale = self.windows[window], self.store.index.scale
             top = area.top + int(down * ((area.height - self.patch_size) // scale + 1)) * scale
             left = area.left + int(right * ((area.width - self.patch_size) // scale + 1)) * scale
             places.append((area.image, top, left))
-        return windows, places
+        return places
 
     def _slots(self, numbers: torch.Tensor) -> torch.Tensor:
         """Position of each sample in its round's permutation; a round (mostly an epoch) covers all windows evenly."""
@@ -191,6 +213,21 @@ class CropDataset(Dataset[PairBatch]):
             here = numbers // self._round == turn
             slots[here] = self._order[1][numbers[here] % self._round].double()
         return slots
+
+
+def shares_to_bounds(shares: NDArray[np.float64]) -> torch.Tensor:
+    """Where each window's part of [0, 1) ends: float64 (W,), the last of them 1.
+
+    Args:
+        shares: of the windows, (W,), 0 or more and not all 0; of any sum.
+    """
+    ends = np.cumsum(shares)
+    return torch.from_numpy(ends / ends[-1])
+
+
+def windows_at(positions: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+    """The windows whose parts of [0, 1) positions lie in: int64 (B,); never one without a share."""
+    return torch.searchsorted(bounds, positions, right=True)
 
 
 def _common_side(windows: Sequence[Window]) -> int:

@@ -39,6 +39,10 @@ class EvaluationSet(Dataset[tuple[Tensor, Tensor, int]]):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """LR and HR of one image, uint8 (H, W, 3); HR is exactly scale times as large."""
 
+    def read_hr(self, index: int) -> np.ndarray:
+        """HR of one image alone, which is less work where LR would be made from it."""
+        return self.read(index)[1]
+
 
 class StoredImages(EvaluationSet):
     """Images of a patch store, such as the validation split.
@@ -61,6 +65,12 @@ class StoredImages(EvaluationSet):
         lr, hr = self._store.lr(image).copy(), self._store.hr(image).copy()
         self._store.release()
         return lr, hr
+
+    def read_hr(self, index: int) -> np.ndarray:
+        """See EvaluationSet."""
+        hr = self._store.hr(self._images[index]).copy()
+        self._store.release()
+        return hr
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,8 @@ class PairedFiles(EvaluationSet):
             ValueError: when an LR file does not have the size that its HR asks for.
         """
         file, scale = self._files[index], self._scale
-        hr = read_rgb(file.hr)
-        height, width = (side - side % scale for side in hr.shape[:2])
-        hr = hr[:height, :width]
+        hr = self.read_hr(index)
+        height, width = hr.shape[:2]
         if file.lr is None:
             return downscale(_to_tensor(hr), scale).permute(1, 2, 0).numpy(), hr
         lr = read_rgb(file.lr)
@@ -106,6 +115,12 @@ class PairedFiles(EvaluationSet):
                 f"asks for {width // scale} x {height // scale}; mend or remove the LR file"
             )
         return lr, hr
+
+    def read_hr(self, index: int) -> np.ndarray:
+        """See EvaluationSet."""
+        hr = read_rgb(self._files[index].hr)
+        height, width = (side - side % self._scale for side in hr.shape[:2])
+        return hr[:height, :width]
 
 
 def evaluation_loader(images: EvaluationSet, num_workers: int) -> DataLoader[PairBatch]:

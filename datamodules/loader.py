@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.pair import PairBatch
 
 # Lightning looks for the position in the loader; ours is kept in the datamodule's state, which is restored earlier.
 warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+
+AHEAD = 2
+"""Batches that each worker is told to fetch before the training loop wants them."""
 
 
 class StreamSampler(DistributedSampler[PairBatch]):
@@ -29,6 +33,9 @@ class StreamSampler(DistributedSampler[PairBatch]):
 
     Attributes:
         position: running number of the next sample that the training loop gets.
+        windows: says which window each sample is cut from, int64 (B,) -> (B,); None leaves that to the dataset. Called
+            in this process, when workers are told to fetch: up to `AHEAD` batches for each of them before the loop
+            gets the sample.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class StreamSampler(DistributedSampler[PairBatch]):
         super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=False)
         self.batch_size = batch_size
         self.position = position
+        self.windows: Callable[[Tensor], Tensor] | None = None
 
     @property
     def global_batch(self) -> int:
@@ -47,11 +55,15 @@ class StreamSampler(DistributedSampler[PairBatch]):
         assert isinstance(self.dataset, Sized)
         return max(1, len(self.dataset) // self.global_batch) * self.batch_size
 
-    def __iter__(self) -> Iterator[int]:  # type: ignore[override]  # torch types samplers by their dataset's items
+    def __iter__(self) -> Iterator[int | tuple[int, int]]:  # type: ignore[override]  # torch types samplers by items
         start = self.position + self.rank * self.batch_size
         for batch in range(len(self) // self.batch_size):
             first = start + batch * self.global_batch
-            yield from range(first, first + self.batch_size)
+            numbers = range(first, first + self.batch_size)
+            if self.windows is None:
+                yield from numbers
+            else:
+                yield from zip(numbers, self.windows(torch.tensor(numbers)).tolist(), strict=True)
 
 
 def _as_fetched(batch: PairBatch) -> PairBatch:
@@ -73,6 +85,7 @@ class StreamLoader(DataLoader[PairBatch]):
             batch_size=sampler.batch_size,
             sampler=sampler,
             num_workers=num_workers,
+            prefetch_factor=AHEAD if num_workers else None,
             collate_fn=_as_fetched,  # type: ignore[arg-type]
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,

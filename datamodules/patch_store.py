@@ -1,9 +1,10 @@
 """Decode once, read many: photographs and their LR, exact bicubic or given, in memory-mapped files.
 
 A store is a folder in the cache: `hr.u8` and `lr.u8` hold the pixels of all images one after the other (uint8 RGB, rows
-first), `index.json` their names and sizes, the files left out and why, and the fingerprint. Its name is a hash of the
-images' content and of the settings, so a changed image makes another store and an untouched folder is never decoded
-twice. It is built in a temporary folder and renamed; deleting the cache is always safe.
+first; at scale 1 LR is HR, and there is no `lr.u8`), `index.json` their names and sizes, the files left out and why,
+and the fingerprint. Its name is a hash of the images' content and of the settings, so a changed image makes another
+store and an untouched folder is never decoded twice. It is built in a temporary folder and renamed; deleting the cache
+is always safe.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +46,7 @@ class Source:
     Attributes:
         name: that it goes by: relative to its root, POSIX.
         path: of the file.
-        lr: file of its LR, 1 / scale of its size; None where LR is the exact bicubic reduction.
+        lr: file of its LR, 1 / scale of its size; None where LR is the exact bicubic reduction, and at scale 1.
     """
 
     name: str
@@ -95,7 +97,9 @@ class PatchStore:
         self._offsets = 3 * np.concatenate([[0], np.cumsum(areas)])
         self._maps: dict[str, mmap.mmap] = {}
         whole = int(self._offsets[-1])
-        expected = {"hr.u8": whole, "lr.u8": whole // self.index.scale**2}
+        expected = {"hr.u8": whole}
+        if self.index.scale > 1:
+            expected["lr.u8"] = whole // self.index.scale**2
         if any((folder / name).stat().st_size != size for name, size in expected.items()):
             raise ValueError(f"{folder}: damaged store of decoded photographs; delete this folder and run again")
 
@@ -111,7 +115,9 @@ class PatchStore:
         return self._view("hr.u8", int(self._offsets[image]), height, width)
 
     def lr(self, image: int) -> Pixels:
-        """LR pixels of one image: read-only view, uint8, (H / scale, W / scale, 3)."""
+        """LR pixels of one image: read-only view, uint8, (H / scale, W / scale, 3); at scale 1 those of HR."""
+        if self.index.scale == 1:
+            return self.hr(image)
         height, width = (side // self.index.scale for side in self.index.sizes[image])
         return self._view("lr.u8", int(self._offsets[image]) // self.index.scale**2, height, width)
 
@@ -175,7 +181,7 @@ def _build(sources: Sequence[Source], index: StoreIndex, folder: Path) -> None:
     temporary = folder.with_name(prefix + uuid.uuid4().hex[:8])
     temporary.mkdir()
     try:
-        with (temporary / "hr.u8").open("wb") as hr, (temporary / "lr.u8").open("wb") as lr:
+        with (temporary / "hr.u8").open("wb") as hr, _open_lr(temporary, index.scale) as lr:
             _write_pixels(sources, index, hr, lr)
         (temporary / "index.json").write_text(json.dumps(asdict(index)), encoding="utf-8")
         temporary.rename(folder)
@@ -194,14 +200,19 @@ def _remove_leftovers(parent: Path, own: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write_pixels(sources: Sequence[Source], index: StoreIndex, hr: IO[bytes], lr: IO[bytes]) -> None:
+def _open_lr(folder: Path, scale: int) -> AbstractContextManager[IO[bytes] | None]:
+    return nullcontext() if scale == 1 else (folder / "lr.u8").open("wb")
+
+
+def _write_pixels(sources: Sequence[Source], index: StoreIndex, hr: IO[bytes], lr: IO[bytes] | None) -> None:
     with progress_bar("decoding photographs", len(sources)) as advance:
         for source, pair in _decode_all(sources, index.scale):
             if isinstance(pair, str):
                 index.skipped.append(Skipped(source.name, pair))
             else:
                 hr.write(pair[0].tobytes())
-                lr.write(pair[1].tobytes())
+                if lr is not None:
+                    lr.write(pair[1].tobytes())
                 index.names.append(source.name)
                 index.sizes.append((pair[0].shape[0], pair[0].shape[1]))
             advance()
@@ -226,6 +237,8 @@ def _decode(source: Source, scale: int) -> tuple[Pixels, Pixels] | str:
     if min(height, width) == 0:
         return f"too small: {image.shape[1]} x {image.shape[0]} pixels"
     hr = np.ascontiguousarray(image[:height, :width])
+    if scale == 1:
+        return hr, hr
     if lr is None:
         lr = downscale(torch.from_numpy(hr).permute(2, 0, 1), scale).permute(1, 2, 0).contiguous().numpy()
     if lr.shape[:2] != (height // scale, width // scale):

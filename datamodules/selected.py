@@ -13,10 +13,14 @@ from datamodules.real import RealImages
 from datamodules.selection.candidates import Candidates
 from datamodules.selection.choose import Budget, Rule, Selection, choose, chosen_features
 from datamodules.selection.clustering import PseudoLabels
-from datamodules.selection.criteria import PSNRBicubic
+from datamodules.selection.criteria import Entropy, PSNRBicubic, SharpeningGain
 from datamodules.selection.features import Descriptor
 from datamodules.selection.interfaces import Criterion, Features, Filter, Labels, Selector, Vectors
 from datamodules.selection.selectors import Random
+from datamodules.selection.trained_criteria import TrainedCriterion
+
+OF_LR = (PSNRBicubic, SharpeningGain, TrainedCriterion)
+"""Criteria that measure what the bicubic reduction has lost."""
 
 
 class SelectedPatches(RealImages):
@@ -31,7 +35,8 @@ class SelectedPatches(RealImages):
         candidate_size: HR side of the candidates in pixels; null is the patch size. Crops of the patch size are drawn
             from larger candidates.
         candidate_stride: HR pixels from one candidate to the next; null is the size (no overlap).
-        criterion: gives each candidate a score; null is the grey PSNR of bicubic.
+        criterion: gives each candidate a score; null is the grey PSNR of bicubic, at scale 1 the entropy. The LR that
+            criteria see is exact bicubic, whatever the degradation.
         filters: leave out candidates by their score, one filter after the other.
         features: give each candidate a vector, where selector or pseudo-labels need one; null is the descriptor
             without weights.
@@ -42,7 +47,8 @@ class SelectedPatches(RealImages):
         options: see `RealImages`.
 
     Raises:
-        ValueError: as the parts do, and when the candidates are smaller than the training patches.
+        ValueError: as the parts do, when the candidates are smaller than the training patches, and at scale 1 for
+            criteria of what LR has lost.
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class SelectedPatches(RealImages):
                 "set data.patch_size to at most the candidate size"
             )
         self._rule = Rule(
-            criterion or PSNRBicubic(),
+            self._criterion(criterion),
             tuple(filters),
             features or Descriptor(),
             pseudo_labels,
@@ -80,6 +86,16 @@ class SelectedPatches(RealImages):
             budget,
             self.seed if select_seed is None else select_seed,
         )
+
+    def _criterion(self, given: Criterion | None) -> Criterion:
+        if self.scale > 1:
+            return given or PSNRBicubic()
+        if isinstance(given, OF_LR):
+            raise ValueError(
+                f"data.criterion is {type(given).__name__}, which measures what LR has lost to bicubic reduction: "
+                "nothing at data.scale 1; set one of HR alone, such as Entropy"
+            )
+        return given or Entropy()
 
     @cached_property
     def selection(self) -> Selection:

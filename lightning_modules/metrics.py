@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.request import urlopen
@@ -33,6 +33,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
 
 _WINDOW = 11
 _SIGMA = 1.5
+_STRIP = 64  # rows at a time: 4K images take little memory, and six times less time than in one piece
 _BACKBONES = {"lpips": "AlexNet_Weights.IMAGENET1K_V1", "dists": "VGG16_Weights.IMAGENET1K_V1"}
 _KEYS = ("set", "index", "name", "protocol")
 
@@ -43,7 +44,8 @@ class Protocol:
 
     Attributes:
         channel: ``"y"`` for the luma of ITU-R BT.601 in studio range (16..235), ``"rgb"`` for the three colours.
-        crop_border: pixels left out on each side; None leaves out as many as the scale.
+        crop_border: pixels left out on each side; None leaves out as many as the scale, and none at scale 1, as is
+            usual for restoration.
         quantise: round SR and HR to uint8 first, as a saved image would be. HR of a benchmark is uint8-valued anyway.
         y_rounding: round Y to uint8 too, as MATLAB's ``rgb2ycbcr`` does (only for channel ``"y"``).
 
@@ -63,16 +65,22 @@ class Protocol:
             raise ValueError(f"crop_border is {self.crop_border}, expected 0 or more pixels, or None for the scale")
 
     def border(self, scale: int) -> int:
-        """Pixels left out on each side for images that were enlarged by `scale`."""
-        return scale if self.crop_border is None else self.crop_border
+        """Pixels left out on each side for images that were enlarged by `scale`; at scale 1 the border is as good."""
+        by_scale = scale if scale > 1 else 0
+        return by_scale if self.crop_border is None else self.crop_border
+
+    def channels(self, scale: int | None = None) -> list[Literal["y", "rgb"]]:
+        """What is measured at a scale: the protocol's channel, and RGB besides where images are restored (scale 1)."""
+        return ["y", "rgb"] if scale == 1 and self.channel == "y" else [self.channel]
 
     def describe(self, scale: int | None = None) -> str:
         """One line to print beside numbers; `scale` turns "crop = scale" into pixels."""
         rounded = ", rounded as in MATLAB" if self.y_rounding else ""
-        channel = f"Y (BT.601{rounded})" if self.channel == "y" else "RGB"
+        names = {"y": f"Y (BT.601{rounded})", "rgb": "RGB"}
+        channels = " and ".join(names[channel] for channel in self.channels(scale))
         known = scale is not None or self.crop_border is not None
         crop = f"crop {self.border(scale or 0)}" if known else "crop = scale"
-        return f"PSNR/SSIM on {channel}, {'uint8' if self.quantise else 'not rounded'}, {crop}, mean over images"
+        return f"PSNR/SSIM on {channels}, {'uint8' if self.quantise else 'not rounded'}, {crop}, mean over images"
 
     def __str__(self) -> str:
         return self.describe()
@@ -129,14 +137,23 @@ def ssim(sr: Tensor, hr: Tensor, scale: int, protocol: Protocol = PROTOCOLS["bas
         ValueError: when the shapes differ or less than one window is left inside the border.
     """
     x, y = _levels(sr, hr, scale, protocol, smallest=_WINDOW)
+    height, width = (side - _WINDOW + 1 for side in x.shape[-2:])
+    total = x.new_zeros(len(x))
+    for top in range(0, height, _STRIP):
+        rows = slice(top, top + _STRIP + _WINDOW - 1)
+        total += _similarity(x[..., rows, :], y[..., rows, :]).sum(dim=(1, 2, 3))
+    return total / (x.shape[1] * height * width)
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM of every whole window of grey levels: (B, C, H, W) twice -> (B, C, H - 10, W - 10)."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     product = mean_x * mean_y
     squares = mean_x.square() + mean_y.square()
     variances = _window_mean(x * x) + _window_mean(y * y) - squares
     covariance = _window_mean(x * y) - product
-    similarity = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
-    return similarity.mean(dim=(1, 2, 3))
+    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
 class SRMetrics:
@@ -254,11 +271,11 @@ class SRMetrics:
         return [column for column in dict.fromkeys(c for row in self.rows() for c in row) if column not in _KEYS]
 
     def _measure(self, sr: Tensor, hr: Tensor, scale: int) -> dict[str, Tensor]:
-        channel = self.protocol.channel
-        scores = {
-            f"psnr_{channel}": psnr(sr, hr, scale, self.protocol),
-            f"ssim_{channel}": ssim(sr, hr, scale, self.protocol),
-        }
+        scores = {}
+        for channel in self.protocol.channels(scale):
+            protocol = replace(self.protocol, channel=channel)
+            scores[f"psnr_{channel}"] = psnr(sr, hr, scale, protocol)
+            scores[f"ssim_{channel}"] = ssim(sr, hr, scale, protocol)
         for name in self._perceptual:
             if name not in self._networks:
                 self._networks[name] = perceptual_network(name)

@@ -1,4 +1,4 @@
-"""SuperResolution: trains, evaluates and upscales with any SR network."""
+"""SuperResolution: trains, evaluates and upscales with any SR network; at scale 1 it restores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datamodules.bicubic import upscale as bicubic_upscale
 from datamodules.evaluation import EvaluationSet, UpscaleInput
 from datamodules.image_files import UnreadableImage
 from datamodules.pair import PairBatch
@@ -21,13 +20,16 @@ from lightning_modules.losses.pixel import L1, PixelLoss
 from lightning_modules.metrics import SRMetrics
 from lightning_modules.networks import NetworkSpec, build_network, check_spec, load_weights
 from lightning_modules.schedule import Schedule
-from lightning_modules.upscaling import upscale
+from lightning_modules.upscaling import baseline, baseline_name, upscale
 
 DEFAULT_NETWORK = NetworkSpec("EDSR")
 
 
 class SuperResolution(L.LightningModule):
     """Any SR network with its loss, optimiser, evaluation protocol and way of upscaling.
+
+    Where the data have scale 1 and a degradation, it is a restoration network (denoising, deblurring and so on): `SR`
+    is then the restored image, as large as its LR.
 
     The network is built when the run starts, because the scale comes from the data. Checkpoints keep its weights under
     `network.`, and plain values only; `weights.safetensors` of the run folder has bare keys.
@@ -45,7 +47,8 @@ class SuperResolution(L.LightningModule):
             state, step 0).
         compile: compile the network in place, so that no key gets a prefix.
         channels_last: memory layout that convolutions are faster in.
-        protocol: of PSNR and SSIM: `basicsr` or `matlab` (Y rounded to uint8); see `metrics.Protocol`.
+        protocol: of PSNR and SSIM: `basicsr` or `matlab` (Y rounded to uint8); at scale 1 both are measured on RGB
+            too, and nothing is cropped; see `metrics.Protocol`.
         lpips: also report LPIPS in tests (needs AlexNet weights).
         dists: also report DISTS in tests (needs VGG-16 weights).
         tile: LR side of tiles in pixels, outside training; null does each image in one piece.
@@ -195,9 +198,8 @@ class SuperResolution(L.LightningModule):
         # Rounding to bfloat16 costs hundredths of a decibel: figures are measured in full precision.
         with torch.autocast(self.device.type, enabled=False):
             sr = self.upscale(batch.lr)
-        bicubic = bicubic_upscale(batch.lr, batch.scale).clamp(0, 1)
         names = [images.names[index] for index in batch.index.tolist()]
-        outputs = {"": sr, "_bicubic": bicubic}
+        outputs = {"": sr, f"_{baseline_name(batch.scale)}": baseline(batch.lr, batch.scale)}
         metrics.update(images.name, names, batch.index, outputs, hr=batch.hr, scale=batch.scale)
         return sr
 

@@ -1,4 +1,7 @@
-"""Upscaling whole images: in overlapping tiles where they are too large, and as the mean over flips and turns."""
+"""Upscaling whole images: in overlapping tiles where they are too large, and as the mean over flips and turns.
+
+At scale 1 the same is restoration: images keep their size.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from datamodules.bicubic import upscale as bicubic_upscale
+
 FEATHER = 2  # the blended strip is overlap / FEATHER wide
+
+
+def baseline_name(scale: int) -> str:
+    """What results are compared with: `bicubic` upscaling, or at scale 1 the `input` as it is."""
+    return "bicubic" if scale > 1 else "input"
+
+
+def baseline(lr: Tensor, scale: int) -> Tensor:
+    """LR without a network's help, as `baseline_name` says.
+
+    Args:
+        lr: float in [0, 1], (B, 3, h, w).
+        scale: by which sides grow.
+
+    Returns:
+        In [0, 1], (B, 3, scale * h, scale * w).
+    """
+    return bicubic_upscale(lr, scale).clamp(0, 1) if scale > 1 else lr
 
 
 def upscale(

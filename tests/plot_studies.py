@@ -17,10 +17,11 @@ def line(regime, budget, psnr, teacher=False, recipe="plain", network="edsr_tiny
     """A line of the table; what no plot looks at is made up."""
     return Summary(
         group=Group(regime, teacher, recipe, network, budget, MEAN),
-        seeds=3, test_images=19, psnr_y=psnr, psnr_y_std=std, ssim_y=0.8, ssim_y_std=None, lpips=None,
-        psnr_y_bicubic=26.4, ssim_y_bicubic=0.74, gap_to_full=psnr - FULL, gap_to_best_full=None,
-        gain_over_random=None, gain_interval=None, kept=None, images=9, bytes=9, percent=budget or 100.0,
-        distillation_seconds=seconds[0], training_seconds=seconds[1], peak_memory_mib=900, updates=2000,
+        seeds=3, test_images=19, psnr_y=psnr, psnr_y_std=std, ssim_y=0.8, ssim_y_std=None, psnr_rgb=None,
+        lpips=None, psnr_y_untrained=26.4, ssim_y_untrained=0.74, untrained="bicubic",
+        gap_to_full=psnr - FULL, gap_to_best_full=None, gain_over_random=None, gain_interval=None, kept=None,
+        images=9, bytes=9, percent=budget or 100.0, distillation_seconds=seconds[0], training_seconds=seconds[1],
+        peak_memory_mib=900, updates=2000,
     )  # fmt: skip
 
 

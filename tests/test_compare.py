@@ -93,8 +93,10 @@ def test_every_training_of_the_plan_has_the_figures_of_its_test(original, rows):
     assert rows.keys() == TRAININGS.keys()
     for key, row in rows.items():
         results = original.record(TRAININGS[key].format("test"), "results.json")
-        for name in ("psnr_y", "ssim_y", "psnr_y_bicubic", "ssim_y_bicubic"):
+        for name in ("psnr_y", "ssim_y"):
             assert float(row[name]) == results["sets"]["tiny"][name]
+            assert float(row[f"{name}_untrained"]) == results["sets"]["tiny"][f"{name}_bicubic"]
+        assert (row["untrained"], row["psnr_rgb"]) == ("bicubic", "")
         assert (row["set"], row["network"], row["recipe"], row["seed"]) == ("tiny", "net", "plain", "0")
         assert (row["budget"], row["updates"]) == ("" if key[0] == "full" else "20.0", "4")
         assert row["protocol"] == results["protocol"]

@@ -12,6 +12,8 @@ import yaml
 
 from cli.app import SRDistillCLI
 from comparison.planning.regimes import read_regime
+from lightning_modules.networks import NetworkSpec
+from lightning_modules.networks.build import takes_scale
 from main import main
 from tests.diffusion_runs import MODEL, lines, provenance, small, write_model
 from tests.gsdd_runs import PROXY, write_sr
@@ -28,12 +30,17 @@ DIFFUSION = {file.stem: file for file in sorted(CONFIGS.glob("distill/diffusion/
 GSDD = {file.stem: file for file in sorted(CONFIGS.glob("distill/gsdd/*.yaml"))}
 NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
+RESTORATION = sorted(CONFIGS.glob("restoration/*.yaml"))
+DENOISE = CONFIGS / "restoration" / "denoise.yaml"
 TRAINERS = sorted(CONFIGS.glob("trainer/*.yaml"))
 PLANS = sorted(CONFIGS.glob("compare/*.yaml"))
 REGIMES = sorted(CONFIGS.glob("compare/regimes/*.yaml"))
-WHOLE_CHAIN = "swinir_light"
-SHALLOW = {"n_resgroups": 1, "n_resblocks": 1, "num_blocks": 1, "num_conv": 1, "depths": [2], "depth": [2]}
+WHOLE_CHAIN = {"swinir_light", "nafnet_tiny"}
+SHALLOW = {"n_resgroups": 1, "n_resblocks": 1, "num_conv": 1, "depths": [2], "depth": [2], "middle_blk_num": 1}
 """What makes a deep network quick, by the names that architectures have for their depth."""
+
+ONE_BLOCK = {"num_blocks", "enc_blk_nums", "dec_blk_nums"}
+"""Likewise, of numbers of blocks; U-shaped networks have one for each level."""
 
 CHAINS = {
     "quickstart": {"prior": ["prior"], "lora": ["lora"], "sample": ["sample"]},
@@ -80,6 +87,8 @@ def shallow(file: Path) -> list[str]:
     """Options that give a network the least depth but its full width."""
     options = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["options"]
     changed = {key: SHALLOW.get(key, value) for key, value in options.items()}
+    for key in ONE_BLOCK & options.keys():
+        changed[key] = [1] * len(options[key]) if isinstance(options[key], list) else 1
     if "num_heads" in changed:
         changed["num_heads"] = changed["num_heads"][:1]
     return ["--model.init_args.network.options", yaml.safe_dump(changed, default_flow_style=True)]
@@ -266,14 +275,34 @@ def test_gsdd_without_network(overlay: str, small_data: list[str], monkeypatch: 
 
 @pytest.mark.parametrize("file", NETWORKS, ids=names(NETWORKS))
 def test_network(file: Path, tiny_but_network: list[str]) -> None:
-    architecture = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["architecture"]
-    if "." in architecture and not importlib.util.find_spec(architecture.partition(".")[0]):
-        pytest.skip(f"{architecture} is not installed")
+    """Those without a scale restore, and are laid on a file of configs/restoration."""
+    spec = NetworkSpec(**yaml.safe_load(file.read_text())["model"]["init_args"]["network"])
+    if "." in spec.architecture and not importlib.util.find_spec(spec.architecture.partition(".")[0]):
+        pytest.skip(f"{spec.architecture} is not installed")
+    files = [FULL, file] if takes_scale(spec) else [FULL, DENOISE, file]
     args = [*tiny_but_network, *shallow(file), "--data.init_args.patch_size", "64"]
-    if file.stem == WHOLE_CHAIN:
-        whole_chain([FULL, file], args)
+    if file.stem in WHOLE_CHAIN:
+        whole_chain(files, args)
     else:
-        assert run("fit", [FULL, file], *args, "--trainer.max_steps", "1").trainer.global_step == 1
+        assert run("fit", files, *args, "--trainer.max_steps", "1").trainer.global_step == 1
+
+
+@pytest.mark.parametrize("file", RESTORATION, ids=names(RESTORATION))
+def test_restoration(file: Path, tiny: list[str]) -> None:
+    whole_chain([FULL, file], tiny)
+
+
+def test_all_in_one_is_the_tasks_beside_it() -> None:
+    alone = {file.stem: degradation(file) for file in RESTORATION if file.stem not in ("all_in_one", "blind_sr")}
+    (together,) = degradation(CONFIGS / "restoration" / "all_in_one.yaml")
+    order = ("denoise", "deblur", "derain", "dehaze", "low_light")
+    assert together["init_args"]["choices"] == [one for name in order for one in alone[name]]
+    assert set(order) == set(alone)
+
+
+def degradation(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(file.read_text())["data"]["init_args"]["degradation"]
+    return found
 
 
 @pytest.mark.parametrize("file", DATA, ids=names(DATA))
@@ -377,5 +406,5 @@ def test_every_file_is_covered() -> None:
     distillation = {ON_DISTILLED, ON_SAMPLES, ON_DECODED, *DISTILLERS.values(), GSDD["invert_realesrgan"]}
     distillation |= {DIFFUSION[name] for chain in CHAINS.values() for files in chain.values() for name in files}
     distillation |= {GSDD[name] for chain in GSDD_CHAINS.values() for files in chain.values() for name in files}
-    fits = {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *TRAINERS, *debug}
+    fits = {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *RESTORATION, *TRAINERS, *debug}
     assert set(CONFIGS.rglob("*.yaml")) == {*fits, *PLANS, *REGIMES}

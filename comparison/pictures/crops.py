@@ -16,12 +16,12 @@ from comparison.pictures.picture import CropRow, Panel
 from comparison.results.formatting import format_percent, format_psnr
 from comparison.results.rows import Cell, ImageRow, Row
 from datamodules.benchmarks import Benchmarks
-from datamodules.bicubic import upscale as bicubic_upscale
+from datamodules.degradation import Chain
 from datamodules.evaluation import EvaluationSet
 from datamodules.pair import to_uint8
 from lightning_modules.metrics import rgb_to_y
 from lightning_modules.networks.trained import load_trained
-from lightning_modules.upscaling import upscale
+from lightning_modules.upscaling import baseline, baseline_name, upscale
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 """Of a run folder: the weights that were tested."""
@@ -32,8 +32,11 @@ MOST = 8
 PREFERRED = "strong"
 """Recipe whose trainings are shown where it is one of the plan's."""
 
-TILE, OVERLAP = 256, 32
-"""LR pixels: larger images go through the networks in such tiles (see `upscale`)."""
+TILE = 1024
+"""HR pixels: larger images go through the networks in such tiles (see `upscale`)."""
+
+OVERLAP = 32
+"""LR pixels that tiles share on each side."""
 
 ENLARGED = 2
 """Pixels of the sheet for one of a crop."""
@@ -44,7 +47,7 @@ class _Reconstructed(NamedTuple):
 
     lr: Tensor
     hr: Tensor
-    bicubic: Tensor
+    untrained: Tensor
     sr: list[Tensor]
 
 
@@ -111,12 +114,14 @@ def crop_rows(
     root: Path,
     benchmarks: Benchmarks,
     scale: int,
+    degradation: Chain | None = None,
     count: int = 4,
     side: int = 96,
 ) -> list[CropRow]:
     """LR, bicubic, the trainings of `cells_to_show` and HR, where the trainings differ most.
 
-    Every network is loaded once and upscales `count` whole images on the CPU.
+    At scale 1: the degraded input, the trainings and the truth. Every network is loaded once and upscales `count` whole
+    images on the CPU.
 
     Args:
         rows: of the comparison.
@@ -124,6 +129,7 @@ def crop_rows(
         root: that run folders in `rows` are relative to.
         benchmarks: test sets of the comparison.
         scale: of the networks.
+        degradation: that the test sets were degraded with; None for the exact bicubic reduction.
         count: of images.
         side: of the crops in HR pixels; multiples of the scale are used, and less where an image is smaller.
 
@@ -139,7 +145,7 @@ def crop_rows(
         return []
     folders = {row.cell: root / row.train_folder for row in rows}
     networks = [load_trained(folders[cell] / CHECKPOINT).network for cell in cells]
-    sets = {images.name: images for images in benchmarks.open(scale)}
+    sets = {images.name: images for images in benchmarks.open(scale, degradation)}
     measured = {(row.set, row.image, row.cell): row for row in per_image}
     return [
         _crop_row([measured[*place, cell] for cell in cells], _reconstruct(*_read(sets, *place), networks), side)
@@ -189,24 +195,24 @@ def _read(sets: Mapping[str, EvaluationSet], name: str, image: str) -> tuple[Ten
 
 def _reconstruct(lr: Tensor, hr: Tensor, networks: Sequence[nn.Module]) -> _Reconstructed:
     scale, images = hr.shape[-1] // lr.shape[-1], lr[None].float() / 255
-    sr = [upscale(network, images, scale, tile=TILE, overlap=OVERLAP) for network in networks]
-    return _Reconstructed(lr, hr, to_uint8(bicubic_upscale(images, scale))[0], [to_uint8(image)[0] for image in sr])
+    sr = [upscale(network, images, scale, tile=TILE // scale, overlap=OVERLAP) for network in networks]
+    return _Reconstructed(lr, hr, to_uint8(baseline(images, scale))[0], [to_uint8(image)[0] for image in sr])
 
 
 def _crop_row(measured: Sequence[ImageRow], image: _Reconstructed, side: int) -> CropRow:
     scale = image.hr.shape[-1] // image.lr.shape[-1]
     top, left, height, width = most_different_window(torch.stack(image.sr), image.hr, side, scale)
     window = (slice(None), slice(top, top + height), slice(left, left + width))
-    enlarged = image.lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     trained = [
         Panel(_label(row.cell), _decibels(row.psnr_y), _to_picture(sr[window]))
         for row, sr in zip(measured, image.sr, strict=True)
     ]
+    untrained = _decibels(measured[0].psnr_y_untrained)
     panels = (
-        Panel("LR", "", _to_picture(enlarged[window])),
-        Panel("bicubic", _decibels(measured[0].psnr_y_bicubic), _to_picture(image.bicubic[window])),
+        *([Panel("LR", "", _to_picture(_squares(image.lr, scale)[window]))] if scale > 1 else []),
+        Panel(baseline_name(scale), untrained, _to_picture(image.untrained[window])),
         *trained,
-        Panel("HR", "", _to_picture(image.hr[window])),
+        Panel("HR" if scale > 1 else "truth", "", _to_picture(image.hr[window])),
     )
     return CropRow(_caption(measured, (top, left, height, width)), panels)
 
@@ -234,6 +240,10 @@ def _to_picture(pixels: Tensor) -> Image.Image:
 
 
 def _enlarged(picture: Image.Image) -> Tensor:
-    """Float in [0, 1], (3, ENLARGED * H, ENLARGED * W); every pixel is seen as it is."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    return pixels.repeat_interleave(ENLARGED, 1).repeat_interleave(ENLARGED, 2).float() / 255
+    """Float in [0, 1], (3, ENLARGED * H, ENLARGED * W)."""
+    return _squares(torch.from_numpy(np.array(picture)).permute(2, 0, 1), ENLARGED).float() / 255
+
+
+def _squares(pixels: Tensor, side: int) -> Tensor:
+    """(3, side * H, side * W): every pixel of (3, H, W) is seen as it is."""
+    return pixels.repeat_interleave(side, 1).repeat_interleave(side, 2)

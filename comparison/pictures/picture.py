@@ -29,7 +29,7 @@ class CropRow:
 
     Attributes:
         caption: test set, image and what the window is.
-        panels: LR, bicubic, one for each training, HR.
+        panels: LR, bicubic, one for each training, HR; where images are restored, input, trainings, truth.
     """
 
     caption: str

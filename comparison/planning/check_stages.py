@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from comparison.planning.degradation import degradation_of
 from comparison.planning.stages import Training
 from comparison.results.rows import MEAN
 from datamodules.benchmarks import Benchmarks
@@ -16,7 +17,10 @@ from datamodules.paths import EMBEDDED, resolve_folder
 SAME = ("network", "loss", "optimizer", "lr_scheduler", "lr_interval", "init_from", "protocol", "tile", "self_ensemble")
 """Options of the model that no regime may change."""
 
-SAME_DATA = ("scale", "patch_size", "batch_size", "augmentation", "validation", "split_seed", "root", "benchmarks")
+SAME_DATA = (
+    *("scale", "degradation", "patch_size", "batch_size", "augmentation"),
+    *("validation", "split_seed", "root", "benchmarks"),
+)
 SAME_TRAINER = ("max_steps", "max_epochs", "max_time", "accumulate_grad_batches", "gradient_clip_val", "precision")
 
 
@@ -32,7 +36,7 @@ def data_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _asked(options: Mapping[str, Any]) -> str:
     """Looking into a test set takes time: once is enough for all stages that have the same."""
-    return json.dumps([options["benchmarks"], options["scale"]])
+    return json.dumps([options["benchmarks"], options["scale"], options.get("degradation")])
 
 
 def _root_problem(root: str) -> str | None:
@@ -57,7 +61,7 @@ def _test_problems(options: Mapping[str, Any]) -> Iterator[str]:
     if not benchmarks.download:
         for name in benchmarks.sets:
             try:
-                replace(benchmarks, sets=[name]).open(options["scale"])
+                replace(benchmarks, sets=[name]).open(options["scale"], degradation_of(options))
             except (FileNotFoundError, ValueError) as error:
                 yield f"data.benchmarks: {error}"
 
@@ -72,7 +76,7 @@ def uneven(trainings: Sequence[Training], configs: Mapping[str, Mapping[str, Any
                 f"recipes.{training.cell.recipe}: its length is not a number of updates, the same for all sizes of "
                 "data; set trainer.max_steps, and neither trainer.max_epochs nor trainer.max_time"
             ] = None
-    for option in ("scale", "root", "benchmarks"):
+    for option in ("scale", "degradation", "root", "benchmarks"):
         values = {json.dumps(configs[training.train]["data"]["init_args"].get(option)) for training in trainings}
         if len(values) > 1:
             problems[

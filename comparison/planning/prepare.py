@@ -92,7 +92,7 @@ def _signature(stage: Stage, config: Mapping[str, Any]) -> str:
     if stage.command == "fit":
         parts += [data["patch_size"], data["batch_size"], trainer["max_steps"], trainer["precision"]]
     elif stage.command == "test":
-        parts += [data["benchmarks"]]
+        parts += [data["benchmarks"], *filter(None, [data.get("degradation")])]  # a test set for each task
     else:
         parts += [data.get(option) for option in SELECTION]
     return digest_json(parts)[:16]

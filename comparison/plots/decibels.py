@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comparison.plots.panels import Panel
-from comparison.plots.remarks import ROW, Remark, bicubic_remark, mark_bicubic, rows, value_remark, write
+from comparison.plots.remarks import ROW, Floor, Remark, floor_remark, mark_floor, rows, value_remark, write
 from comparison.plots.style import Palette
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ _LEAST_RANGE = 0.1
 """Of an axis, in dB: less of a difference is not to look like one."""
 
 _IN_RANGE = 0.15
-"""Bicubic is a line where it lies at most this share of the other values' range outside of it, else a remark."""
+"""What one has without a network is a line where it lies outside the other values by at most this share of their range,
+else a remark."""
 
 _LEAST_SHARE = 0.3
 """Of a common axis that each panel fills; where one would not, the network's panels have axes of their own."""
@@ -94,7 +95,7 @@ def scale_psnr(
     axes: Mapping[Panel, Axes],
     traces: Mapping[Panel, Sequence[Trace]],
     palette: Palette,
-    bicubic: float | None = None,
+    floor: Floor | None = None,
 ) -> None:
     """The same y axis for all panels of a network, as long as each of them fills enough of it; else each its own.
 
@@ -104,27 +105,27 @@ def scale_psnr(
         axes: of a figure's panels, with their final x axes.
         traces: of each panel, at least one.
         palette: with all their regimes.
-        bicubic: PSNR of bicubic upscaling, in dB: a line where that squeezes nothing, else a remark in the corner.
+        floor: what one has without a network: a line where that squeezes nothing, else a remark in the corner.
     """
     for network in dict.fromkeys(panel.network for panel in axes):
         own = {axes[panel]: traces[panel] for panel in axes if panel.network == network}
         ranges = {each: psnr_range(group, palette) for each, group in own.items()}
         common = Range(min(held.low for held in ranges.values()), max(held.high for held in ranges.values()))
         if min(held.size for held in ranges.values()) >= _LEAST_SHARE * common.size:
-            _limit(own, common, palette, bicubic)
+            _limit(own, common, palette, floor)
             continue
         for each, group in own.items():
-            _limit({each: group}, ranges[each], palette, bicubic)
+            _limit({each: group}, ranges[each], palette, floor)
             each.tick_params(labelleft=True)
 
 
-def _limit(panels: Mapping[Axes, Sequence[Trace]], held: Range, palette: Palette, bicubic: float | None) -> None:
+def _limit(panels: Mapping[Axes, Sequence[Trace]], held: Range, palette: Palette, floor: Floor | None) -> None:
     """Panels with the same axis: its limits, with room for the remarks at the lower edge, and these."""
-    if bicubic is not None and abs(bicubic - (held.low + held.high) / 2) <= (0.5 + _IN_RANGE) * held.size:
-        held = Range(min(held.low, bicubic), max(held.high, bicubic))
+    if floor is not None and abs(floor.psnr - (held.low + held.high) / 2) <= (0.5 + _IN_RANGE) * held.size:
+        held = Range(min(held.low, floor.psnr), max(held.high, floor.psnr))
     remarks = {axes: _below(axes, traces, held.low, palette) for axes, traces in panels.items()}
-    if bicubic is not None and bicubic < held.low:
-        remarks = {axes: [*below, bicubic_remark(bicubic)] for axes, below in remarks.items()}
+    if floor is not None and floor.psnr < held.low:
+        remarks = {axes: [*below, floor_remark(floor)] for axes, below in remarks.items()}
     bottom = _BOTTOM + ROW * max(1 + max(rows(axes, below), default=-1) for axes, below in remarks.items())
     unit = held.size / (1 - bottom - _TOP)
     end = held.low - bottom * unit
@@ -133,8 +134,8 @@ def _limit(panels: Mapping[Axes, Sequence[Trace]], held: Range, palette: Palette
         needed = [remark for remark in below if remark.psnr < end]  # the room for remarks may show a value itself
         for remark, row in zip(needed, rows(axes, needed), strict=True):
             write(axes, remark, row)
-        if bicubic is not None and bicubic >= held.low:
-            mark_bicubic(axes, bicubic)
+        if floor is not None and floor.psnr >= held.low:
+            mark_floor(axes, floor)
 
 
 def _below(axes: Axes, traces: Sequence[Trace], low: float, palette: Palette) -> list[Remark]:

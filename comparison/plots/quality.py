@@ -19,10 +19,12 @@ from comparison.plots.panels import (
     regime_handles,
     small_multiples,
 )
+from comparison.plots.remarks import Floor
 from comparison.plots.scales import log_percent, log_seconds
 from comparison.plots.style import INK, Look, Palette, styled
 from comparison.results.formatting import format_psnr
 from comparison.results.statistics import Summary
+from comparison.results.untrained import wording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +64,7 @@ def psnr_against_budget(summaries: Sequence[Summary], palette: Palette) -> Figur
         traces[panel] = [*_curves(axes[panel], group, palette, regimes), *(_trace(line, line.percent) for line in full)]
         for line in full:
             _full_line(axes[panel], line, psnr_range(traces[panel], palette).high, panel.teacher)
-    scale_psnr(axes, traces, palette, lines[0].psnr_y_bicubic)
+    scale_psnr(axes, traces, palette, _floor(lines))
     label_left(axes, _LABEL)
     legend(figure, regime_handles(palette, [line.group.regime for line in lines]))
     figure.supxlabel("training data [% of the full set's pixels]", fontsize=10)
@@ -95,11 +97,16 @@ def psnr_against_time(summaries: Sequence[Summary], palette: Palette) -> Figure 
         same_network = [each for other in panels if other.network == panel.network for each in panels[other]]
         log_seconds(axes[panel], [line.total_seconds for line in same_network])
     traces = {panel: [_trace(line, line.total_seconds) for line in group] for panel, group in panels.items()}
-    scale_psnr(axes, traces, palette, lines[0].psnr_y_bicubic)
+    scale_psnr(axes, traces, palette, _floor(lines))
     label_left(axes, _LABEL)
     legend(figure, regime_handles(palette, [line.group.regime for line in lines]))
     figure.supxlabel(f"time of distillation and training{_key(sizes)}", fontsize=10)
     return figure
+
+
+def _floor(lines: Sequence[Summary]) -> Floor:
+    """Of the mean over the test sets, which any line tells."""
+    return Floor(wording(lines).label, lines[0].psnr_y_untrained)
 
 
 def _trace(line: Summary, x: float) -> Trace:

@@ -67,21 +67,35 @@ def value_remark(x: float, psnr: float, colour: str) -> Remark:
     return Remark(x, psnr, format_psnr(psnr), colour)
 
 
-def bicubic_remark(psnr: float) -> Remark:
+class Floor(NamedTuple):
+    """What one has without a network.
+
+    Attributes:
+        label: such as `bicubic`.
+        psnr: in dB.
+    """
+
+    label: str
+    psnr: float
+
+    def __str__(self) -> str:
+        return f"{self.label} {format_psnr(self.psnr)}"
+
+
+def floor_remark(floor: Floor) -> Remark:
     """In the corner on the right."""
-    return Remark(0.98, psnr, f"bicubic {format_psnr(psnr)} \N{DOWNWARDS ARROW}")
+    return Remark(0.98, floor.psnr, f"{floor} \N{DOWNWARDS ARROW}")
 
 
-def mark_bicubic(axes: Axes, psnr: float) -> None:
+def mark_floor(axes: Axes, floor: Floor) -> None:
     """A dotted line with its name, or, where it is above the axis, an arrow that says so."""
-    name = f"bicubic {format_psnr(psnr)}"
     style: dict[str, Any] = {"color": MUTED, "fontsize": 9, "ha": "right"}
-    if psnr > axes.get_ylim()[1]:
-        axes.text(0.98, 0.97, f"{name} \N{UPWARDS ARROW}", transform=axes.transAxes, va="top", **style)
+    if floor.psnr > axes.get_ylim()[1]:
+        axes.text(0.98, 0.97, f"{floor} \N{UPWARDS ARROW}", transform=axes.transAxes, va="top", **style)
         return
-    axes.axhline(psnr, color=MUTED, ls=":", lw=1.2)
-    place: dict[str, Any] = {"xy": (0.98, psnr), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
-    axes.annotate(name, textcoords="offset points", **place, **style)
+    axes.axhline(floor.psnr, color=MUTED, ls=":", lw=1.2)
+    place: dict[str, Any] = {"xy": (0.98, floor.psnr), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
+    axes.annotate(str(floor), textcoords="offset points", **place, **style)
 
 
 def _goes_left(remark: Remark, width: float) -> bool:

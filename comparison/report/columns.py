@@ -17,6 +17,7 @@ from comparison.results.formatting import (
     format_ssim,
 )
 from comparison.results.statistics import Group, Summary
+from comparison.results.untrained import wording
 
 Direction = Literal["ascending", "descending"]
 
@@ -34,7 +35,7 @@ class Column:
     Attributes:
         key: its class in the page.
         title: in the head of the table; `{reference}` and `{baseline}` stand for the names of these regimes.
-        meaning: for the section on methods, likewise.
+        meaning: for the section on methods, likewise; `{untrained}` and so on are words of `Wording`.
         value: what it sorts by; None sorts last.
         text: what it shows.
         first: direction of the first click: the best on top.
@@ -62,10 +63,13 @@ def columns(summaries: Sequence[Summary], reference: str, baseline: str) -> list
         baseline: regime that gains are counted from.
     """
     empty = {
+        "psnr-rgb": all(line.psnr_rgb is None for line in summaries),
         "lpips": all(line.lpips is None for line in summaries),
         "gap-best": all(line.gap_to_best_full == line.gap_to_full for line in summaries),
     }
-    names = {"reference": reference, "baseline": baseline}
+    words = wording(summaries)
+    names = {"reference": reference, "baseline": baseline, "training": words.training}
+    names |= {"untrained": words.phrase, "untrained_short": words.short}
     return [
         replace(column, title=column.title.format(**names), meaning=column.meaning.format(**names))
         for column in _COLUMNS
@@ -153,8 +157,8 @@ _COLUMNS = (
     Column(
         "kept",
         "Kept",
-        "Share of what {reference} gains over bicubic upscaling that is left: PSNR-Y minus bicubic, divided by "
-        "{reference} minus bicubic, with the same network and recipe.",
+        "Share of what {reference} gains over {untrained} that is left: PSNR-Y minus {untrained_short}, divided by "
+        "{reference} minus {untrained_short}, with the same network and recipe.",
         lambda line: line.kept,
         lambda line: MISSING if line.kept is None else format_percent(100 * line.kept),
         "descending",
@@ -165,6 +169,14 @@ _COLUMNS = (
         "Averaged as PSNR-Y; 1 is a perfect copy.",
         lambda line: line.ssim_y,
         lambda line: format_ssim(line.ssim_y, line.ssim_y_std),
+        "descending",
+    ),
+    Column(
+        "psnr-rgb",
+        "PSNR-RGB, dB",
+        "PSNR over the three colours, averaged as PSNR-Y.",
+        lambda line: line.psnr_rgb,
+        lambda line: format_psnr(line.psnr_rgb),
         "descending",
     ),
     Column(
@@ -184,7 +196,7 @@ _COLUMNS = (
     Column(
         "distillation",
         "Distillation",
-        "Time of all stages before the SR training, each counted in whole even if several trainings share it; the "
+        "Time of all stages before the {training}, each counted in whole even if several trainings share it; the "
         "training of a teacher too. Mean over seeds.",
         lambda line: line.distillation_seconds,
         lambda line: format_seconds(line.distillation_seconds),
@@ -192,7 +204,7 @@ _COLUMNS = (
     Column(
         "training",
         "Training",
-        "Time of the SR training with waiting for data, without validation. Mean over seeds.",
+        "Time of the {training} with waiting for data, without validation. Mean over seeds.",
         lambda line: line.training_seconds,
         lambda line: format_seconds(line.training_seconds),
     ),
@@ -227,7 +239,7 @@ _COLUMNS = (
     Column(
         "updates",
         "Updates",
-        "Optimiser steps of the SR training.",
+        "Optimiser steps of the {training}.",
         lambda line: line.updates,
         lambda line: f"{line.updates:,}",
     ),

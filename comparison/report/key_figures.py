@@ -8,6 +8,7 @@ from typing import NamedTuple
 from comparison.report.tables import Choice
 from comparison.results.formatting import format_gain, format_percent, format_psnr, format_seconds, format_signed
 from comparison.results.statistics import Summary
+from comparison.results.untrained import wording
 
 
 class KeyFigure(NamedTuple):
@@ -47,11 +48,11 @@ def key_figures(
 
 
 def _of_reference(line: Summary) -> KeyFigure:
-    over = format_signed(line.psnr_y - line.psnr_y_bicubic)
+    over = format_signed(line.psnr_y - line.psnr_y_untrained)
     return KeyFigure(
         f"{line.group.regime}: all data",
         f"{format_psnr(line.psnr_y)} dB",
-        f"{over} dB over bicubic, in {format_seconds(line.total_seconds)}",
+        f"{over} dB over {wording([line]).short}, in {format_seconds(line.total_seconds)}",
     )
 
 

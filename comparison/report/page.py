@@ -16,6 +16,7 @@ from comparison.report.embed import embed_crop, embed_sheet
 from comparison.report.figures import figures
 from comparison.report.key_figures import key_figures
 from comparison.report.tables import choices, tables
+from comparison.results.untrained import wording
 from datamodules.fingerprint import write_atomic
 
 FOLDER = Path(__file__).parent
@@ -48,6 +49,7 @@ def _parts(content: ReportContent) -> dict[str, Any]:
     filters = choices(content.summaries)
     return {
         "columns": shown,
+        "untrained": wording(content.summaries),
         "choices": filters,
         "tables": tables(content.summaries, shown),
         "key_figures": key_figures(content.summaries, filters, content.reference, content.baseline),

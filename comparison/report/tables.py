@@ -61,7 +61,7 @@ class Line:
     unsure: bool
 
 
-class Bicubic(NamedTuple):
+class Untrained(NamedTuple):
     """The line at the foot of a table: no network at all.
 
     Attributes:
@@ -82,12 +82,12 @@ class Table:
     Attributes:
         teacher: whether a trained network had a part in the data.
         lines: budgets ascending, the full set last, at each budget the best on top.
-        bicubic: one line for each test set.
+        untrained: one line for each test set.
     """
 
     teacher: bool
     lines: list[Line]
-    bicubic: list[Bicubic]
+    untrained: list[Untrained]
 
 
 def choices(summaries: Sequence[Summary]) -> list[Choice]:
@@ -106,7 +106,7 @@ def tables(summaries: Sequence[Summary], columns: Sequence[Column]) -> list[Tabl
     """The table without a teacher, then the one with, each where it has lines."""
     halves = [[line for line in summaries if line.group.teacher is teacher] for teacher in (False, True)]
     return [
-        Table(teacher, _lines(half, columns), _bicubic(half))
+        Table(teacher, _lines(half, columns), _untrained(half))
         for teacher, half in zip((False, True), halves, strict=True)
         if half
     ]
@@ -138,11 +138,11 @@ def _cells(line: Summary, columns: Sequence[Column]) -> list[Cell]:
     ]
 
 
-def _bicubic(summaries: Sequence[Summary]) -> list[Bicubic]:
-    """Bicubic upscaling depends on the test set only: any line of the set tells it."""
+def _untrained(summaries: Sequence[Summary]) -> list[Untrained]:
+    """It depends on the test set only: any line of the set tells it."""
     by_set = {line.group.set: line for line in summaries}
     return [
-        Bicubic(name, format_psnr(line.psnr_y_bicubic), format_ssim(line.ssim_y_bicubic))
+        Untrained(name, format_psnr(line.psnr_y_untrained), format_ssim(line.ssim_y_untrained))
         for name, line in by_set.items()
     ]
 

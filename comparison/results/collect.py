@@ -9,6 +9,7 @@ from typing import Any
 
 from comparison.planning.stages import Training
 from comparison.results.rows import Cell, ImageRow, Row
+from comparison.results.untrained import untrained_of
 from comparison.running.store import Done, Store, read_json
 
 
@@ -37,13 +38,16 @@ def _rows(training: Training, done: Mapping[str, Done], store: Store) -> Iterato
     costs = _costs(training, done, store)
     distilled = None if training.distilled is None else done[training.distilled].output
     for name, values in results["sets"].items():
+        untrained = untrained_of(values)
         yield Row(
             cell=training.cell,
             set=name,
             psnr_y=values["psnr_y"],
             ssim_y=values["ssim_y"],
-            psnr_y_bicubic=values["psnr_y_bicubic"],
-            ssim_y_bicubic=values["ssim_y_bicubic"],
+            psnr_y_untrained=values[f"psnr_y_{untrained}"],
+            ssim_y_untrained=values[f"ssim_y_{untrained}"],
+            untrained=untrained,
+            psnr_rgb=values.get("psnr_rgb"),
             lpips=values.get("lpips"),
             test_images=values["images"],
             protocol=results["protocol"],
@@ -91,5 +95,6 @@ def _seconds(stage: Done, store: Store) -> float:
 def _images(cell: Cell, folder: Path) -> Iterator[ImageRow]:
     with (folder / "per_image.csv").open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            figures = (float(line[key]) for key in ("psnr_y", "ssim_y", "psnr_y_bicubic", "ssim_y_bicubic"))
-            yield ImageRow(cell, line["set"], line["name"], *figures)
+            untrained = untrained_of(line)
+            names = ("psnr_y", "ssim_y", f"psnr_y_{untrained}", f"ssim_y_{untrained}")
+            yield ImageRow(cell, line["set"], line["name"], *(float(line[name]) for name in names))

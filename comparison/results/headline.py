@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from comparison.results.formatting import format_percent, format_psnr, format_seconds, format_signed
 from comparison.results.rows import MEAN
 from comparison.results.statistics import Summary
+from comparison.results.untrained import wording
 
 
 def headline(summaries: Sequence[Summary], reference: str, baseline: str) -> str:
@@ -38,10 +39,10 @@ def _nothing_small(full: Sequence[Summary]) -> str:
     if not full:
         return "No network has yet been trained without a teacher and tested on all test sets."
     line = _best(full)
-    over = format_signed(line.psnr_y - line.psnr_y_bicubic)
+    over = format_signed(line.psnr_y - line.psnr_y_untrained)
     return (
         "Without a teacher, networks have been trained on full data only: "
-        f"{format_psnr(line.psnr_y)} dB PSNR-Y, {over} dB against bicubic upscaling ({_setting(line)})."
+        f"{format_psnr(line.psnr_y)} dB PSNR-Y, {over} dB against {wording(full).phrase} ({_setting(line)})."
     )
 
 
@@ -50,10 +51,8 @@ def _alone(ours: Sequence[Summary], random: Sequence[Summary], baseline: str) ->
     line = _best(_smallest(ours or random))
     reached = f"{format_psnr(line.psnr_y)} dB PSNR-Y ({_setting(line)})"
     if ours:
-        return (
-            f"On {_data(line)}, {_named(line, ours)} reaches {reached}; there is no {baseline} to compare with.",
-            line,
-        )
+        other = baseline or "baseline"
+        return f"On {_data(line)}, {_named(line, ours)} reaches {reached}; there is no {other} to compare with.", line
     return f"On {_data(line)}, {baseline} reaches {reached}; there is no distilled regime to compare with it.", line
 
 
@@ -108,7 +107,7 @@ def _against_full(line: Summary, full: Sequence[Summary]) -> str:
     same = [other for other in full if other.group.network == line.group.network]
     time = f"takes {format_seconds(line.total_seconds)} with distillation"
     if not same:
-        over = _compared(line.psnr_y - line.psnr_y_bicubic, "bicubic upscaling")
+        over = _compared(line.psnr_y - line.psnr_y_untrained, wording([line]).phrase)
         return f"It {over} and {time}; there are no full data to compare with."
     best = _best(same)
     recipe = "" if best.group.recipe == line.group.recipe else f" (recipe {best.group.recipe})"
@@ -125,12 +124,13 @@ def _compared(difference: float, other: str) -> str:
 
 
 def _share(line: Summary, full: Summary) -> str:
-    gained, kept = full.psnr_y - line.psnr_y_bicubic, line.psnr_y - line.psnr_y_bicubic
+    gained, kept = full.psnr_y - line.psnr_y_untrained, line.psnr_y - line.psnr_y_untrained
+    untrained = wording([line]).phrase
     if gained <= 0:
-        return "which gain nothing over bicubic upscaling"
+        return f"which gain nothing over {untrained}"
     if kept <= 0:
-        return "does not gain over bicubic upscaling"
-    return f"keeps {format_percent(100 * kept / gained)} of their gain over bicubic upscaling"
+        return f"does not gain over {untrained}"
+    return f"keeps {format_percent(100 * kept / gained)} of their gain over {untrained}"
 
 
 def _named(line: Summary, others: Sequence[Summary]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from comparison.results.untrained import Untrained
+
 MEAN = "mean"
 """Name that the mean over test sets has where a set's name stands."""
 
@@ -38,8 +40,10 @@ class Row:
         set: name of the test set.
         psnr_y: in dB, mean over the set's images.
         ssim_y: likewise.
-        psnr_y_bicubic: of bicubic upscaling, on the same images.
-        ssim_y_bicubic: likewise.
+        psnr_y_untrained: of what one has without a network, on the same images.
+        ssim_y_untrained: likewise.
+        untrained: what that is: `bicubic` upscaling, or the degraded `input`.
+        psnr_rgb: over the three colours, in dB; None where it was not measured.
         lpips: lower is better; None where it was not measured.
         test_images: in the set.
         images: patches or photographs trained on.
@@ -64,8 +68,10 @@ class Row:
     set: str
     psnr_y: float
     ssim_y: float
-    psnr_y_bicubic: float
-    ssim_y_bicubic: float
+    psnr_y_untrained: float
+    ssim_y_untrained: float
+    untrained: Untrained
+    psnr_rgb: float | None
     lpips: float | None
     test_images: int
     images: int
@@ -101,8 +107,8 @@ class ImageRow:
         image: its name in the set.
         psnr_y: in dB.
         ssim_y: of the image.
-        psnr_y_bicubic: of bicubic upscaling.
-        ssim_y_bicubic: likewise.
+        psnr_y_untrained: of what one has without a network, see `Row`.
+        ssim_y_untrained: likewise.
     """
 
     cell: Cell
@@ -110,5 +116,5 @@ class ImageRow:
     image: str
     psnr_y: float
     ssim_y: float
-    psnr_y_bicubic: float
-    ssim_y_bicubic: float
+    psnr_y_untrained: float
+    ssim_y_untrained: float

@@ -10,6 +10,7 @@ import numpy as np
 
 from comparison.results.intervals import Intervals
 from comparison.results.rows import MEAN, Cell, ImageRow, Row
+from comparison.results.untrained import Untrained
 
 
 class Group(NamedTuple):
@@ -44,9 +45,11 @@ class Summary:
         psnr_y_std: sample standard deviation over seeds (n - 1); None for one seed.
         ssim_y: mean over seeds.
         ssim_y_std: as for PSNR.
+        psnr_rgb: mean over seeds, in dB; None where it was not measured.
         lpips: mean over seeds; None where it was not measured.
-        psnr_y_bicubic: of bicubic upscaling.
-        ssim_y_bicubic: of bicubic upscaling.
+        psnr_y_untrained: of what one has without a network.
+        ssim_y_untrained: likewise.
+        untrained: what that is, see `Row`.
         gap_to_full: PSNR minus that of full data with the same network and recipe, no teacher; None where there is
             none.
         gap_to_best_full: PSNR minus that of full data with the same network and whichever recipe is best for it.
@@ -54,8 +57,8 @@ class Summary:
             the seeds that both have; None where there is no such baseline, and for the baseline itself.
         gain_interval: 95 % interval of that gain, by a bootstrap over the paired test images; None likewise, where a
             set has a single image, and where images were not recorded for both.
-        kept: (PSNR - bicubic) / (full data - bicubic), full data as in `gap_to_full`; None where there is none, and
-            where full data gain nothing over bicubic.
+        kept: (PSNR - untrained) / (full data - untrained), full data as in `gap_to_full`; None where there is none, and
+            where full data gain nothing over that.
         images: trained on, mean over seeds.
         bytes: of these.
         percent: of the full set's pixels.
@@ -72,9 +75,11 @@ class Summary:
     psnr_y_std: float | None
     ssim_y: float
     ssim_y_std: float | None
+    psnr_rgb: float | None
     lpips: float | None
-    psnr_y_bicubic: float
-    ssim_y_bicubic: float
+    psnr_y_untrained: float
+    ssim_y_untrained: float
+    untrained: Untrained
     gap_to_full: float | None
     gap_to_best_full: float | None
     gain_over_random: float | None
@@ -154,8 +159,9 @@ def _mean_row(tests: Sequence[Row]) -> Row:
         set=MEAN,
         psnr_y=_mean(row.psnr_y for row in tests),
         ssim_y=_mean(row.ssim_y for row in tests),
-        psnr_y_bicubic=_mean(row.psnr_y_bicubic for row in tests),
-        ssim_y_bicubic=_mean(row.ssim_y_bicubic for row in tests),
+        psnr_y_untrained=_mean(row.psnr_y_untrained for row in tests),
+        ssim_y_untrained=_mean(row.ssim_y_untrained for row in tests),
+        psnr_rgb=_mean_or_none([row.psnr_rgb for row in tests]),
         lpips=_mean_or_none([row.lpips for row in tests]),
         test_images=sum(row.test_images for row in tests),
     )
@@ -171,9 +177,11 @@ def _line(group: Group, seeds: dict[int, Row]) -> Summary:
         psnr_y_std=_deviation([row.psnr_y for row in rows]),
         ssim_y=_mean(row.ssim_y for row in rows),
         ssim_y_std=_deviation([row.ssim_y for row in rows]),
+        psnr_rgb=_mean_or_none([row.psnr_rgb for row in rows]),
         lpips=_mean_or_none([row.lpips for row in rows]),
-        psnr_y_bicubic=_mean(row.psnr_y_bicubic for row in rows),
-        ssim_y_bicubic=_mean(row.ssim_y_bicubic for row in rows),
+        psnr_y_untrained=_mean(row.psnr_y_untrained for row in rows),
+        ssim_y_untrained=_mean(row.ssim_y_untrained for row in rows),
+        untrained=rows[0].untrained,
         gap_to_full=None,
         gap_to_best_full=None,
         gain_over_random=None,
@@ -193,8 +201,8 @@ def _against_full(line: Summary, full: dict[Group, float], reference: str) -> Su
     same = line.group._replace(regime=reference, teacher=False, budget=None)
     recipes = [psnr for group, psnr in full.items() if group._replace(recipe=same.recipe) == same]
     if same in full:
-        gap, gained = line.psnr_y - full[same], full[same] - line.psnr_y_bicubic
-        kept = (line.psnr_y - line.psnr_y_bicubic) / gained if gained > 0 else None
+        gap, gained = line.psnr_y - full[same], full[same] - line.psnr_y_untrained
+        kept = (line.psnr_y - line.psnr_y_untrained) / gained if gained > 0 else None
         line = replace(line, gap_to_full=gap, kept=kept)
     return replace(line, gap_to_best_full=line.psnr_y - max(recipes)) if recipes else line
 

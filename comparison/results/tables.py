@@ -24,9 +24,10 @@ from comparison.results.formatting import (
 )
 from comparison.results.rows import MEAN, Cell, ImageRow, Row
 from comparison.results.statistics import Group, Summary
+from comparison.results.untrained import wording
 from datamodules.fingerprint import write_atomic
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of `results.json`; grows when a column changes its meaning or goes."""
 
 _ESCAPED = {sign: f"\\{sign}" for sign in "_%&#${}"} | {
@@ -133,12 +134,12 @@ def markdown_table(summaries: Sequence[Summary], reference: str = "full", baseli
         baseline: regime that gains are over, as given to `summarise`.
     """
     tables = [_markdown(table) for table in _tables(summaries, reference, baseline)]
-    return "\n".join([f"{_note(reference, baseline)}\n", *tables])
+    return "\n".join([f"{_note(summaries, reference, baseline)}\n", *tables])
 
 
 def latex_table(summaries: Sequence[Summary], reference: str = "full", baseline: str = "random") -> str:
     r"""The tables of `markdown_table` as `table*` floats; they need `\usepackage{booktabs}` and nothing else."""
-    note = _note(reference, baseline)
+    note = _note(summaries, reference, baseline)
     return "\n".join(_latex(table, note) for table in _tables(summaries, reference, baseline))
 
 
@@ -209,18 +210,18 @@ def _table(group: Group, lines: Sequence[Line], reference: str, baseline: str) -
 
 
 def _caption(teacher: bool, lines: Sequence[Line], shown: Sequence[str]) -> str:
-    bicubic = {name: line[name].psnr_y_bicubic for line in lines for name in line}
-    figures = ", ".join(f"{format_psnr(bicubic[name])} dB ({name})" for name in shown if name in bicubic)
+    tested = {name: line[name] for line in lines for name in line}
+    figures = ", ".join(f"{format_psnr(tested[name].psnr_y_untrained)} dB ({name})" for name in shown if name in tested)
     part = "A teacher had a part in these data: not to be ranked with data without one. " if teacher else ""
-    return f"{part}Bicubic upscaling: {figures}."
+    return f"{part}{wording([*tested.values()]).opening}: {figures}."
 
 
-def _note(reference: str, baseline: str) -> str:
+def _note(summaries: Sequence[Summary], reference: str, baseline: str) -> str:
     return (
         "PSNR-Y in dB, mean ± sample standard deviation over seeds; data in percent of the full set's pixels; images "
         f"are patches or photographs; gap to {reference} without a teacher; gain over {baseline} at the same budget, "
         "in brackets the 95 % interval of a bootstrap over test images; kept is the share of what full data gain over "
-        "bicubic upscaling."
+        f"{wording(summaries).phrase}."
     )
 
 

@@ -24,7 +24,7 @@ COLUMNS = {
 TEXT = """\
 # {name}
 
-A distilled dataset for x{scale} image super-resolution: {budget}.
+A distilled dataset for {task}: {budget}.
 
 | | |
 |---|---|
@@ -90,7 +90,7 @@ def dataset_card(name: str, record: Mapping[str, Any], columns: Sequence[str]) -
     command = record.get("command")
     text = TEXT.format(
         name=name,
-        scale=record["scale"],
+        task=f"x{record['scale']} image super-resolution" if record["scale"] > 1 else "image restoration",
         budget=DataBudget(**record["budget"]).describe(),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(record).items() if value is not None),
         use=(IN_PLACE_OF_IMAGES if latents else IMAGES).format(name=name),

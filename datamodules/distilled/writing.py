@@ -46,7 +46,8 @@ def write_distilled(
         folder: must not exist unless `overwrite`.
         patches: streamed, their pixels never all in memory; all with LR or all without, all with a latent or none,
             and all with the same keys of metadata.
-        scale: integer factor of the LR, where patches have one; else the one that the set was made for.
+        scale: integer factor of the LR, where patches have one; else the one that the set was made for. At scale 1,
+            where training degrades HR anew each time, no LR is written.
         provenance: what is known of the method, plain values that JSON can hold. Read here: `method`; `command`, the
             words of the command line; `full_pixels`, HR pixels of the full set; `teacher`, where one made the targets:
             a mapping with `file`, `weight` and, where known, `training_seconds` and `data_budget` (as
@@ -156,7 +157,7 @@ def _write_images(folder: Path, patch: DistilledPatch, number: int, scale: int, 
     if tally.latents:
         raise ValueError(f"patch {number} has no latent but those before it have one; all patches of a set, or none")
     files = {"file_name": _write_png(folder, f"images/{number:06}.png", patch.hr, tally)}
-    if patch.lr is not None:
+    if patch.lr is not None and scale > 1:
         files["lr_file_name"] = _write_png(folder, f"lr_x{scale}/{number:06}.png", patch.lr, tally)
     return files
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datamodules.selection.choose import Budget, Rule, Selection, choose
 from datamodules.selection.clustering import PseudoLabels
 from datamodules.selection.criteria import (
+    Entropy,
     GradientEntropy,
     GreyEntropy,
     HighFrequencyEnergy,
@@ -27,7 +28,7 @@ from datamodules.selection.selectors import (
     Random,
     Stratified,
 )
-from datamodules.selection.trained_criteria import SRGain, SRLoss
+from datamodules.selection.trained_criteria import LearnedComplexity, SRGain, SRLoss
 
 __all__ = [
     "Band",
@@ -36,6 +37,7 @@ __all__ = [
     "Deduplicated",
     "Descriptor",
     "DistributionMatching",
+    "Entropy",
     "FolderLabels",
     "GradientEntropy",
     "GreyEntropy",
@@ -44,6 +46,7 @@ __all__ = [
     "Highest",
     "KCentre",
     "Keep",
+    "LearnedComplexity",
     "Lowest",
     "OpenCLIP",
     "PSNRBicubic",

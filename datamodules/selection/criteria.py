@@ -119,8 +119,7 @@ class SobelMagnitude(PixelCriterion):
 class GreyEntropy(PixelCriterion):
     """Shannon entropy of the histogram of the 256 grey levels, in bits (0 to 8); the higher, the more varied.
 
-    With gradient entropy the measure of complexity of TripleD (arXiv 2504.14826). A patch of N pixels reaches at most
-    log2(N) bits.
+    One half of `Entropy`. A patch of N pixels reaches at most log2(N) bits.
     """
 
     label: ClassVar[str] = "entropy of grey levels [bits]"
@@ -144,6 +143,39 @@ class GradientEntropy(PixelCriterion):
     def score(self, lr: Tensor, hr: Tensor) -> Tensor:
         """See `PixelCriterion`."""
         return _entropy(_gradient_magnitude(grey(hr)).to(torch.int16))
+
+
+class Entropy(PixelCriterion):
+    """Weighted sum of `GreyEntropy` and `GradientEntropy`, in bits; the higher, the more varied and the more textured.
+
+    The measure of complexity of TripleD (arXiv 2504.14826).
+
+    Args:
+        grey_weight: of the entropy of grey levels.
+        gradient_weight: of the entropy of gradient magnitudes.
+
+    Raises:
+        ValueError: when a weight is negative or not finite, or both are 0.
+    """
+
+    label: ClassVar[str] = "entropy of grey levels and gradients [bits]"
+    complex_when: ClassVar[Literal["low", "high"]] = "high"
+
+    def __init__(self, grey_weight: float = 1.0, gradient_weight: float = 1.0) -> None:
+        weights = (grey_weight, gradient_weight)
+        if not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
+            raise ValueError(
+                f"Entropy: grey_weight is {grey_weight} and gradient_weight {gradient_weight}; expected 0 or more, and "
+                "one of them above 0"
+            )
+        self.grey_weight = grey_weight
+        self.gradient_weight = gradient_weight
+
+    def score(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """See `PixelCriterion`."""
+        luma = grey(hr)
+        gradients = _gradient_magnitude(luma).to(torch.int16)
+        return self.grey_weight * _entropy(luma) + self.gradient_weight * _entropy(gradients)
 
 
 class HighFrequencyEnergy(PixelCriterion):

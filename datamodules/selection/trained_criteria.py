@@ -1,4 +1,4 @@
-"""Criteria that ask a trained network: how hard a patch is for it, and how much it has learned that helps there."""
+"""Criteria that ask a trained network: how hard a patch is for it, how much it helps there, how complex it finds it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from datamodules.fingerprint import digest_file
 from datamodules.selection.criteria import PixelCriterion, mean_per_patch
 
 if TYPE_CHECKING:
+    from lightning_modules.networks.complexity_vit import ComplexityViT
     from lightning_modules.networks.trained import TrainedNetwork
 
 
@@ -104,3 +105,67 @@ class SRGain(TrainedCriterion):
             mean_per_patch((truth - image).square()).sqrt() for image in (bicubic, self.super_resolved(lr, hr))
         )
         return before - after
+
+
+class LearnedComplexity(PixelCriterion):
+    """Entropy as a Vision Transformer estimates it, in bits; the higher, the more varied and the more textured.
+
+    TripleD's measure of complexity (arXiv 2504.14826). What it was trained for is `Entropy`, which is exact, and faster
+    on a CPU (benchmarks/complexity.py). Estimates agree to rounding errors of float32 between machines.
+
+    Args:
+        network: the folder of a run of ComplexityRegression, or of its experiment, whose newest run it is then, or
+            `complexity/` or a file in it; read on first use.
+    """
+
+    label: ClassVar[str] = "estimated entropy of grey levels and gradients [bits]"
+    complex_when: ClassVar[Literal["low", "high"]] = "high"
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self._loaded: tuple[ComplexityViT, int] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Class name and the digest of the files, wherever they lie.
+
+        Raises:
+            FileNotFoundError: when there are no such files.
+        """
+        from lightning_modules.complexity_file import complexity_fingerprint
+
+        return {"class": self.code(), "sha256": complexity_fingerprint(self.network)}
+
+    def cost(self) -> dict[str, Any]:
+        """What is known of the network's training, as in `TrainedNetwork.record`, and the digest of its files."""
+        from lightning_modules.complexity_file import complexity_fingerprint, find_complexity
+        from lightning_modules.networks.trained import training_record
+
+        record = training_record(find_complexity(self.network))
+        return {"sha256": complexity_fingerprint(self.network), **record}
+
+    @torch.no_grad()
+    def score(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """See `PixelCriterion`.
+
+        Raises:
+            FileNotFoundError: when there are no such files.
+            ValueError: when they are damaged, or the network was trained on patches of another size.
+        """
+        network = self._for_patches(hr.shape[-1]).to(hr.device)
+        with torch.autocast(hr.device.type, enabled=False):
+            bits: Tensor = network(hr.float() / 255)
+        return bits
+
+    def _for_patches(self, side: int) -> ComplexityViT:
+        from lightning_modules.complexity_file import load_complexity
+
+        if self._loaded is None:
+            network, config = load_complexity(self.network)
+            self._loaded = network, config.patch_size
+        network, trained_on = self._loaded
+        if trained_on != side:
+            raise ValueError(
+                f"LearnedComplexity: {self.network} was trained on patches of {trained_on} pixels, but those to score "
+                f"have {side}; set data.candidate_size to {trained_on}, or train it with data.patch_size {side}"
+            )
+        return network

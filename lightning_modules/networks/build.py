@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.padding import SidePadding
+
 OWN_NETWORKS = {"EDSR": "lightning_modules.networks.edsr.EDSR"}
 SCALE_ARGUMENTS = (
     "scale", "upscale", "up_scale", "upscale_factor", "upscaling_factor", "upsampling", "scale_factor", "sf",
 )  # fmt: skip
 PROBE_SIDE = 16  # LR pixels; the smallest patch that the shipped configurations train on
+MULTIPLES = (2, 4, 8, 16)  # which U-shaped networks want sides to be, by their depth; a probe has passed all of them
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def build_network(spec: NetworkSpec, scale: int) -> nn.Module:
 
     Returns:
         The network in training mode, on the CPU. It maps (B, 3, H, W) to (B, 3, scale * H, scale * W), in [0, 1], and
-        leaves its input unchanged.
+        leaves its input unchanged. One that only takes sides of certain multiples (up to 16) pads and crops others.
 
     Raises:
         ValueError: as `check_spec`; when the options name another scale; or when the network does not turn a small
@@ -70,6 +73,7 @@ def build_network(spec: NetworkSpec, scale: int) -> nn.Module:
     except Exception as error:
         raise ValueError(f"{spec.architecture} cannot be built with {options}: {error}") from error
     _probe(network, spec.architecture, scale)
+    _accept_any_size(network, scale)
     return network
 
 
@@ -162,6 +166,15 @@ def scale_argument(cls: type[nn.Module]) -> str | None:
     return next((name for name in SCALE_ARGUMENTS if name in _parameters(cls)), None)
 
 
+def takes_scale(spec: NetworkSpec) -> bool:
+    """Whether the network has an option for the scale; one that has none restores, at scale 1.
+
+    Raises:
+        ValueError: when the class cannot be found or is no network.
+    """
+    return scale_argument(_resolve(spec.architecture)) is not None
+
+
 def _with_scale(cls: type[nn.Module], options: Mapping[str, Any], scale: int) -> dict[str, Any]:
     name = scale_argument(cls)
     if name is None:
@@ -188,11 +201,38 @@ def _probe(network: nn.Module, architecture: str, scale: int) -> None:
     if shape != expected:
         raise ValueError(
             f"{architecture} turns an image of shape {tuple(image.shape)} into {shape}, but scale {scale} needs "
-            f"{expected}; check its options (some networks upscale only when their `upsampler` is set)"
+            f"{expected}; {_advice(shape, scale)}"
         )
     network.train()
     if not torch.equal(given, image):  # spandrel's RCAN multiplies the batch in place
         network.register_forward_pre_hook(_copy_input)
+
+
+def _advice(shape: tuple[int, ...], scale: int) -> str:
+    if scale > 1 and shape[2:] == (PROBE_SIDE, PROBE_SIDE):
+        return "give it an `upsampler` where it has that option; a restoration network is for data.scale 1"
+    return "check its options"
+
+
+def _accept_any_size(network: nn.Module, scale: int) -> None:
+    """Finds out which multiple sides have to be, since no network says; most take any."""
+    if _takes(network, PROBE_SIDE + 1, scale):
+        return
+    multiple = next((one for one in MULTIPLES if _takes(network, (PROBE_SIDE // one + 1) * one, scale)), None)
+    if multiple is not None:
+        SidePadding(multiple, scale).attach(network)
+
+
+@torch.no_grad()
+def _takes(network: nn.Module, side: int, scale: int) -> bool:
+    network.eval()
+    try:
+        shape = network(torch.full((1, 3, side, side), 0.5)).shape
+    except Exception:  # whatever a network raises where a size does not suit it
+        return False
+    finally:
+        network.train()
+    return tuple(shape[2:]) == (side * scale, side * scale)
 
 
 def _copy_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

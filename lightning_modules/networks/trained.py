@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.budget import DataBudget
 from datamodules.fingerprint import digest_file
 from lightning_modules.networks.build import NetworkSpec, build_network
+from lightning_modules.networks.padding import pad_to
 from lightning_modules.networks.weights import load_weights
 
 RUN_WEIGHTS = ("checkpoints/best.ckpt", "weights.safetensors")
@@ -132,9 +132,7 @@ class _Recognised(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        right, below = self._descriptor.size_requirements.get_padding(width, height)
-        mode = "reflect" if right < width and below < height else "replicate"
-        padded = F.pad(lr, (0, right, 0, below), mode) if right or below else lr
+        padded = pad_to(lr, *self._descriptor.size_requirements.get_padding(width, height))
         # Some networks give more than the picture, which this takes; there is no public way to it with gradients.
         sr: Tensor = self._descriptor._call_fn(self.model, padded)  # noqa: SLF001
         return sr[..., : height * self._descriptor.scale, : width * self._descriptor.scale]

@@ -49,6 +49,16 @@ def test_panels():
     np.testing.assert_allclose(panels[f"error x{ERROR_GAIN}"].numpy(), expected, atol=1e-6)
 
 
+def test_panels_of_restoration():
+    hr = picture()
+    noisy, restored = hr * 0.5, hr * 0.9
+    panels = comparison_row(noisy, restored, hr, SIDE)
+    assert list(panels) == ["input", "restored", "truth", f"error x{ERROR_GAIN}"]
+    top, left, *_ = busiest_crop(hr, SIDE, 1)
+    for label, whole in (("input", noisy), ("restored", restored), ("truth", hr)):
+        assert torch.equal(panels[label], whole[:, top : top + SIDE, left : left + SIDE])
+
+
 def test_rows_are_drawn_side_by_side_and_below_each_other():
     red, blue = torch.zeros(3, 20, 30), torch.zeros(3, 20, 30)
     red[0], blue[2] = 1, 1

@@ -11,7 +11,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from callbacks.results import results_table, trained_on
+from callbacks.results import results_tables, trained_on
 from datamodules.budget import DataBudget
 from lightning_modules import SuperResolution
 from main import main
@@ -38,12 +38,29 @@ def test_table_shows_sr_against_bicubic():
         "Set14": {"images": 14, "psnr_y": 26.0, "psnr_y_bicubic": 26.093, "ssim_y": 0.7, "ssim_y_bicubic": 0.7027},
     }
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(results_table(sets, "test", "PSNR/SSIM on Y"))
+    console.print(results_tables(sets, "test", "PSNR/SSIM on Y"))
     text = console.export_text()
     first, second = (line.split("│")[1:-1] for line in text.splitlines() if "Set" in line)
     assert [cell.strip() for cell in first] == ["Set5", "5", "28.43", "30.46", "+2.02", "0.8113", "0.8600", "+0.0487"]
     assert [cell.strip() for cell in second][4:5] == ["-0.09"]
     assert "PSNR/SSIM on Y" in text
+
+
+def test_tables_of_restoration_against_the_input():
+    """One for Y and one for RGB, which fit 80 columns."""
+    y = {"psnr_y": 31.0, "psnr_y_input": 25.5, "ssim_y": 0.9, "ssim_y_input": 0.6}
+    values = {"images": 14, **y, "psnr_rgb": 30.0, "psnr_rgb_input": 20.5, "ssim_rgb": 0.8, "ssim_rgb_input": 0.5}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(results_tables({"Set14": values}, "test", "PSNR/SSIM on Y and RGB"))
+    text = console.export_text()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "Set14" in line]
+    assert rows == [
+        ["Set14", "14", "25.50", "31.00", "+5.50", "0.6000", "0.9000", "+0.3000"],
+        ["Set14", "14", "20.50", "30.00", "+9.50", "0.5000", "0.8000", "+0.3000"],
+    ]
+    assert text.count("input") == text.count("restored") == 4
+    assert "bicubic" not in text
+    assert text.count("PSNR/SSIM on Y and RGB") == 1
 
 
 def test_says_what_the_weights_were_trained_on(runs, capsys):

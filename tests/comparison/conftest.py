@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ def make_row(cell: Cell, name: str, psnr_y: float, **changed: Any) -> Row:
     values: dict[str, Any] = {
         "psnr_y": psnr_y,
         "ssim_y": 0.7 + (psnr_y - 26) / 50,
-        "psnr_y_bicubic": BICUBIC[name],
-        "ssim_y_bicubic": 0.75,
+        "psnr_y_untrained": BICUBIC[name],
+        "ssim_y_untrained": 0.75,
+        "untrained": "bicubic",
+        "psnr_rgb": None,
         "lpips": None,
         "test_images": IMAGES[name],
         "images": patches,
@@ -56,8 +59,8 @@ def make_images(row: Row, spread: float = 0.1) -> list[ImageRow]:
             f"img_{number:03d}.png",
             row.psnr_y + spread * (number - middle),
             row.ssim_y,
-            row.psnr_y_bicubic + spread * (number - middle),
-            row.ssim_y_bicubic,
+            row.psnr_y_untrained + spread * (number - middle),
+            row.ssim_y_untrained,
         )
         for number in range(row.test_images)
     ]
@@ -96,3 +99,10 @@ def trained(tmp_path: Path) -> tuple[list[Row], Path]:
             write_log(tmp_path / f"{regime}{seed}", [20.0, level + 0.1 * seed, level + 0.3 * seed, level + 1])
             rows += [make_row(cell, name, 28.0, train_folder=f"{regime}{seed}") for name in ("Set5", "Set14")]
     return rows, tmp_path
+
+
+@pytest.fixture
+def denoising(study: tuple[list[Row], list[ImageRow]]) -> tuple[list[Row], list[ImageRow]]:
+    """`study` at scale 1, where the same figures are those of the degraded input, and RGB is measured too."""
+    rows, images = study
+    return [replace(row, untrained="input", psnr_rgb=row.psnr_y - 1.5) for row in rows], images

@@ -67,7 +67,8 @@ def test_one_row_for_each_test_set(store):
         (CELL, "Set14", 14, 0.3),
     ]
     for row in rows:
-        assert {key: getattr(row, key) for key in FIGURES} == FIGURES
+        assert (row.psnr_y, row.ssim_y, row.psnr_y_untrained, row.ssim_y_untrained) == tuple(FIGURES.values())
+        assert (row.untrained, row.psnr_rgb) == ("bicubic", None)
         assert (row.images, row.pixels, row.bytes, row.percent) == (16, 65_536, 120_000, 2.25)
         assert (row.updates, row.samples_per_second, row.protocol, row.device) == (600, 640.0, "Y", "x86_64")
         assert (row.train_folder, row.test_folder, row.distilled_folder) == ("runs/train", "runs/test", "sets/relabel")
@@ -113,6 +114,18 @@ def test_images_have_their_own_figures(store):
         ImageRow(CELL, "Set5", "baby.png", 30.0, 0.9, 29.0, 0.85),
         ImageRow(CELL, "Set14", "lenna.png", 31.0, 0.91, 29.5, 0.86),
     ]
+
+
+def test_restoration_has_the_figures_of_the_input(store):
+    """At scale 1, tests write `_input` in place of `_bicubic`, and RGB besides."""
+    figures = {"psnr_y": 30.5, "ssim_y": 0.9, "psnr_rgb": 29.0, "psnr_y_input": 21.5, "ssim_y_input": 0.5}
+    change(store.root / "runs" / "test" / "results.json", sets={"Set14-Haze": {"images": 14, **figures}})
+    lines = "set,name,psnr_y,ssim_y,psnr_rgb,psnr_y_input,ssim_y_input\nSet14-Haze,lenna.png,31,0.91,1,21,0.6"
+    write(store.root / "runs" / "test" / "per_image.csv", lines)
+    (row,), images = collect([TRAINING], KEYS, store)
+    assert (row.set, row.untrained, row.psnr_y, row.psnr_rgb) == ("Set14-Haze", "input", 30.5, 29.0)
+    assert (row.psnr_y_untrained, row.ssim_y_untrained) == (21.5, 0.5)
+    assert images == [ImageRow(CELL, "Set14-Haze", "lenna.png", 31.0, 0.91, 21.0, 0.6)]
 
 
 @pytest.mark.parametrize("missing", CHAIN)

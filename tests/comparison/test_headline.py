@@ -20,12 +20,13 @@ def found(study):
     """Headline of the rows that are kept, with some of their PSNR changed."""
     rows, images = study
 
-    def of(keep=lambda item: True, shift=lambda cell: 0.0, per_image=lambda image: True):
+    def of(keep=lambda item: True, shift=lambda cell: 0.0, per_image=lambda image: True, untrained="bicubic"):
         def changed(items):
             return [dataclasses.replace(each, psnr_y=each.psnr_y + shift(each.cell)) for each in items if keep(each)]
 
         some = [image for image in changed(images) if per_image(image)]
-        return headline(summarise(changed(rows), some, "full", "random", 500), "full", "random")
+        tested = [dataclasses.replace(row, untrained=untrained) for row in changed(rows)]
+        return headline(summarise(tested, some, "full", "random", 500), "full", "random")
 
     return of
 
@@ -162,6 +163,12 @@ def test_one_regime_alone(found):
     )
 
 
+def test_plan_without_a_baseline(study):
+    rows, images = study
+    text = headline(summarise(rows, images, "full", "", 100), "full", "")
+    assert "; there is no baseline to compare with. It is" in text
+
+
 def test_one_seed_is_called_one_only(found):
     assert "recipe strong, 1 seed only, 19 test images" in found(lambda item: item.cell.seed == 0)
 
@@ -184,3 +191,20 @@ def test_nothing_at_all():
         headline([], "full", "random")
         == "No network has yet been trained without a teacher and tested on all test sets."
     )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"keep": lambda item: item.cell.regime == "full"},
+        {"keep": lambda item: item.cell.regime == "sharpening"},
+        {"shift": lambda cell: -5.0},
+        {"shift": lambda cell: -3.0 * (cell.regime != "full")},
+    ],
+)
+def test_restoration_is_against_the_degraded_input(found, changed):
+    """Otherwise the sentences are those of super-resolution, which the tests above have in whole."""
+    expected = found(**changed)
+    assert "bicubic upscaling" in expected
+    assert found(**changed, untrained="input") == expected.replace("bicubic upscaling", "the degraded input")

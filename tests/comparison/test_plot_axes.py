@@ -25,12 +25,20 @@ def test_full_data_is_a_line_with_its_name_and_bicubic_a_remark_when_far_below()
 
 @pytest.mark.parametrize(("bicubic", "remark"), [(27.7, "bicubic 27.70"), (29.5, "bicubic 29.50 ↑")])
 def test_bicubic_is_a_dotted_line_where_it_squeezes_nothing(bicubic, remark):
-    lines = [replace(each, psnr_y_bicubic=bicubic) for each in small_study()]
+    lines = [replace(each, psnr_y_untrained=bicubic) for each in small_study()]
     for plot in (psnr_against_budget, psnr_against_time):
         axes = plot(lines, PALETTE).axes[0]
         assert remark in texts(axes)
         dotted = [each.get_ydata()[0] for each in axes.lines if each.get_linestyle() == ":"]
         assert dotted == ([] if remark.endswith("↑") else [bicubic])
+
+
+def test_restoration_names_the_input():
+    lines = [replace(each, untrained="input") for each in small_study()]
+    for plot in (psnr_against_budget, psnr_against_time):
+        assert texts(plot(lines, PALETTE).axes[0])[-1] == "input 26.40 ↓"
+    lines = [replace(each, psnr_y_untrained=27.7) for each in lines]
+    assert texts(psnr_against_budget(lines, PALETTE).axes[0])[-1] == "input 27.70"
 
 
 def trace(regime, *psnr, std=0.0):

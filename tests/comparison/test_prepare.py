@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from cli.app import SRDistillCLI
 from comparison.planning import resolve
+from comparison.planning.degradation import degradation_of
 from comparison.planning.plan import Plan, Recipe, Regime, Teacher
 from comparison.planning.prepare import PlanError, Prepared, prepare
+from datamodules.degradation import Chain, GaussianNoise, Haze, OneOf
 from main import main
 
 Parsed = list[Sequence[str]]
@@ -164,6 +168,74 @@ def test_recipes_of_two_scales_are_refused(tiny_photographs: Path, tmp_path: Pat
     recipes = {f"x{scale}": Recipe(set={**short, "data.init_args.scale": scale}) for scale in (2, 4)}
     with pytest.raises(PlanError, match=r"data\.init_args\.scale: trainings differ \(2, 4\)"):
         prepare(study(tiny_photographs, recipes=recipes), tmp_path)
+
+
+RESTORING = {"data.init_args.scale": 1, "trainer.max_steps": 4, "data.init_args.augmentation": "plain"}
+
+
+def noise(sigma: float) -> list[dict[str, Any]]:
+    return [{"class_path": "GaussianNoise", "init_args": {"sigma": sigma}}]
+
+
+def test_recipes_of_two_degradations_are_refused(tiny_photographs: Path, tmp_path: Path) -> None:
+    """They are different tasks, the one harder than the other."""
+    recipes = {
+        f"sigma{sigma}": Recipe(set={**RESTORING, "data.init_args.degradation": noise(sigma)}) for sigma in (15, 50)
+    }
+    plan = study(tiny_photographs, regimes={"full": Regime()}, budgets=[], baseline="", recipes=recipes)
+    with pytest.raises(PlanError, match="has 1 problem") as told:
+        prepare(plan, tmp_path)
+    (problem,) = str(told.value).splitlines()[1:]
+    assert re.match(
+        r"  - data\.init_args\.degradation: trainings differ \(.*15.*50.*\) and do not compare; set", problem
+    )
+
+
+def test_a_test_with_more_tasks_takes_longer(tiny_photographs: Path, tmp_path: Path) -> None:
+    """Each choice is a test set of its own."""
+    several = [{"class_path": "OneOf", "init_args": {"choices": [*noise(25), {"class_path": "JPEG"}]}}]
+    signatures = []
+    for degradation in (noise(25), several):
+        recipe = Recipe(set={**RESTORING, "data.init_args.degradation": degradation})
+        plan = study(tiny_photographs, regimes={"full": Regime()}, budgets=[], baseline="", recipes={"r": recipe})
+        signatures.append({task.stage.command: task.signature for task in prepare(plan, tmp_path).tasks})
+    assert signatures[0]["test"] != signatures[1]["test"]
+    assert signatures[0]["fit"] == signatures[1]["fit"]
+
+
+def test_degraded_test_sets_are_opened_as_the_runs_open_them(tiny_photographs: Path, tmp_path: Path) -> None:
+    """LR files are of no concern where LR is made by a degradation: that one is missing is no problem of the plan."""
+    folder = tmp_path / "sets" / "paired"
+    shutil.copytree(tiny_photographs, folder / "HR")
+    (folder / "LRbicx4").mkdir()
+    shutil.copy(tiny_photographs / "0.png", folder / "LRbicx4")
+    tests = {"root": str(folder.parent), "sets": ["paired"]}
+    plan = study(tiny_photographs, regimes={"full": Regime()}, budgets=[], baseline="", seeds=[0])
+    plan.set["data.init_args.benchmarks"] = tests
+    with pytest.raises(PlanError, match=r"data\.benchmarks: test set paired: 4 HR images"):
+        prepare(plan, tmp_path / "memo")
+    blind = [{"class_path": "Bicubic", "init_args": {"scale": 4}}, *noise(5)]
+    plan.set["data.init_args.degradation"] = blind
+    assert prepare(plan, tmp_path / "memo").trainings
+
+
+def test_degradation_of_a_resolved_configuration(tiny_photographs: Path, tmp_path: Path) -> None:
+    """Nested choices too, with the options that the plan gives."""
+    choices = [*noise(40), {"class_path": "Haze", "init_args": {"beta": 1.5}}]
+    given = [{"class_path": "OneOf", "init_args": {"choices": choices}}]
+    recipe = Recipe(set={**RESTORING, "data.init_args.degradation": given})
+    plan = study(
+        tiny_photographs, regimes={"full": Regime()}, budgets=[], baseline="", seeds=[0], recipes={"r": recipe}
+    )
+    config = prepare(plan, tmp_path).configs["full-test-edsr_tiny-r-s0"]["data"]["init_args"]
+    chain = degradation_of(config)
+    assert chain is not None
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = OneOf([GaussianNoise(sigma=40), Haze(beta=1.5)])
+    for index in range(4):
+        number = torch.tensor([index])
+        assert torch.equal(chain(images, number, 3), Chain([expected])(images, number, 3))
+    assert degradation_of({"scale": 4, "degradation": []}) is None
 
 
 def test_signatures_are_of_what_takes_equally_long(copied: Path, tiny_photographs: Path) -> None:

@@ -276,3 +276,39 @@ def test_a_report_replaces_the_older_one(tmp_path, content):
     write_report(path, content)
     assert path.read_text(encoding="utf-8") == render(content)
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_report_on_restoration_says_what_it_is_against(content, denoising):
+    """Wherever the report on super-resolution says bicubic, it names the input."""
+    rows, images = denoising
+    summaries = summarise(rows, images, "full", "random", bootstrap=20)
+    panels = tuple(Panel(label, "", noise(0)) for label in ("input", "full", "random", "truth"))
+    restored = replace(content, rows=rows, summaries=summaries, crops=[CropRow("Set5, img_0", panels)])
+    texts = "".join(Page(render(restored)).texts)
+    assert "icubic" in "".join(Page(render(content)).texts)
+    for word in ("icubic", "LR", "(HR)", "SR training"):
+        assert word not in texts
+    for text in (
+        "kept is the share of what full gains over the degraded input with the same recipe.",
+        "from the degraded input to the truth. These windows",
+        "The degraded input is measured on the same images in the same way.",
+        "gains over the degraded input that is left: PSNR-Y minus the input, divided by full minus the input, with",
+        "dB over the input, in",
+        "Time of all stages before the training of the network, each",
+    ):
+        assert text in texts
+
+
+def test_feet_of_tables_are_named_after_what_they_are(content, denoising):
+    summaries = summarise(*denoising, "full", "random", bootstrap=20)
+    html = render(replace(content, summaries=summaries))
+    foot = html.partition("<tfoot>")[2].partition("</tfoot>")[0]
+    assert foot.count('class="regime">input</th>') == 3
+    assert "28.40" in foot
+
+
+def test_psnr_of_rgb_has_a_column_where_it_was_measured(content, denoising):
+    assert "psnr-rgb" not in {column.key for column in columns(content.summaries, "full", "random")}
+    summaries = summarise(*denoising, "full", "random", bootstrap=20)
+    (column,) = (each for each in columns(summaries, "full", "random") if each.key == "psnr-rgb")
+    assert [column.value(line) for line in summaries] == pytest.approx([line.psnr_y - 1.5 for line in summaries])

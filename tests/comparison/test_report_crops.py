@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +26,12 @@ from comparison.pictures.crops import (
 from comparison.pictures.picture import CropRow
 from comparison.results.rows import Cell, ImageRow
 from datamodules.benchmarks import Benchmarks
+from datamodules.degradation import Chain, GaussianNoise, LowLight, OneOf
 from lightning_modules.networks.trained import load_trained
 from main import main
 
 SCALE, SIDE = 4, 32
+TASKS = (GaussianNoise(), LowLight())
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # BT.601, studio range
 
 
@@ -176,6 +179,18 @@ def runs(tiny_in, tmp_path_factory) -> dict[str, SimpleNamespace]:
         return {regime: _trained(tiny_in(root), seed) for seed, regime in enumerate(("full", "random"))}
 
 
+@pytest.fixture(scope="module")
+def restoring(tiny_in, tmp_path_factory) -> dict[str, SimpleNamespace]:
+    """The same at scale 1, for two tasks in one."""
+    root = tmp_path_factory.mktemp("restoring")
+    names = ", ".join(f"{{class_path: {type(task).__name__}}}" for task in TASKS)
+    one_of = f"[{{class_path: OneOf, init_args: {{choices: [{names}]}}}}]"
+    data = ("--data.init_args.scale", "1", "--data.init_args.degradation", one_of)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRDISTILL_CACHE", str(root / "cache"))
+        return {regime: _trained([*tiny_in(root), *data], seed) for seed, regime in enumerate(("full", "random"))}
+
+
 def _trained(tiny: list[str], seed: int) -> SimpleNamespace:
     fitted = main(["fit", *tiny, "--seed_everything", str(seed)])
     checkpoint = fitted.run_dir / "checkpoints" / "last.ckpt"
@@ -186,9 +201,13 @@ def _trained(tiny: list[str], seed: int) -> SimpleNamespace:
 
 @pytest.fixture
 def study_of_two(runs, row, tiny_photographs) -> SimpleNamespace:
+    return _study(runs, row, tiny_photographs, "bicubic")
+
+
+def _study(runs, row, tiny_photographs: Path, untrained: str) -> SimpleNamespace:
     root = runs["full"].folder.parent
     rows = [row(cell(name), "Set5", 30.0, train_folder=run.folder.name) for name, run in runs.items()]
-    figures = ("psnr_y", "ssim_y", "psnr_y_bicubic", "ssim_y_bicubic")
+    figures = ("psnr_y", "ssim_y", f"psnr_y_{untrained}", f"ssim_y_{untrained}")
     per_image = [
         ImageRow(cell(name), line["set"], line["name"], *(float(line[key]) for key in figures))
         for name, run in runs.items()
@@ -254,7 +273,7 @@ def test_details_are_the_psnr_of_what_is_shown(study_of_two, drawn):
 
 def test_bicubic_beside_its_figure(study_of_two, drawn):
     """Pillow's kernel is the same, but for the border; its figure is the one of the test."""
-    psnr = {image.image: image.psnr_y_bicubic for image in study_of_two.per_image}
+    psnr = {image.image: image.psnr_y_untrained for image in study_of_two.per_image}
     for row in drawn:
         name = row.caption.split(": ")[0].removeprefix("tiny, ")
         made, panel = reconstructions(study_of_two, name), row.panels[1]
@@ -263,6 +282,26 @@ def test_bicubic_beside_its_figure(study_of_two, drawn):
         difference = np.asarray(panel.picture) - enlarged[top : top + height, left : left + width]
         assert np.median(np.abs(difference)) <= 1
         assert panel.detail == f"{psnr[name]:.2f} dB"
+
+
+def test_restored_images_stand_between_their_input_and_the_truth(restoring, row, tiny_photographs):
+    """Each task has a test set of its own, whose images are degraded by that task alone, as in the test."""
+    study = _study(restoring, row, tiny_photographs, "input")
+    chain = Chain([OneOf(list(TASKS))])
+    drawn = crop_rows(study.rows, study.per_image, study.root, study.benchmarks, 1, chain, count=2, side=SIDE)
+    assert {one.caption.split(",")[0] for one in drawn} == {f"tiny-{type(task).__name__}" for task in TASKS}
+    psnr = {(image.set, image.image, image.cell.regime): image.psnr_y for image in study.per_image}
+    for one in drawn:
+        name, image, top, left = re.match(r"(.*?), (.*?): .* from row (\d+), column (\d+);", one.caption).groups()
+        window = (slice(int(top), int(top) + SIDE), slice(int(left), int(left) + SIDE))
+        (degraded,) = (images for images in study.benchmarks.open(1, chain) if images.name == name)
+        lr, hr = degraded.read(degraded.names.index(image))
+        assert [panel.label for panel in one.panels] == ["input", "full", "random", "truth"]
+        np.testing.assert_array_equal(np.asarray(one.panels[0].picture), lr[window])
+        np.testing.assert_array_equal(np.asarray(one.panels[-1].picture), hr[window])
+        of_input = 10 * np.log10(255**2 / np.mean((luma(lr) - luma(hr)) ** 2))
+        expected = [of_input, psnr[name, image, "full"], psnr[name, image, "random"]]
+        assert [panel.detail for panel in one.panels] == [*(f"{value:.2f} dB" for value in expected), ""]
 
 
 def test_with_a_teacher(study_of_two, row):

@@ -35,7 +35,7 @@ def test_means_and_deviations_are_those_computed_by_hand(study):
         assert line.psnr_y_std == pytest.approx(0.02)
         assert line.ssim_y == pytest.approx(0.7 + (psnr - 26) / 50)
         assert line.ssim_y_std == pytest.approx(0.02 / 50)
-    assert found[group("full", None)].psnr_y_bicubic == pytest.approx(27.2)
+    assert found[group("full", None)].psnr_y_untrained == pytest.approx(27.2)
     assert found[group("full", None)].training_seconds == pytest.approx(61)
     assert found[group("sharpening", 0.68)].total_seconds == pytest.approx(81)
 

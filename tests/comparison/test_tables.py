@@ -58,7 +58,7 @@ def test_summary_has_the_derived_columns(study, summaries, tmp_path):
 def test_json_holds_the_same_as_the_csv_files(study, summaries, tmp_path):
     write_results(tmp_path, *study, summaries)
     content = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     for name, key in (("results.csv", "rows"), ("summary.csv", "summary")):
         texts = [
             {column: "" if value is None else str(value) for column, value in record.items()} for record in content[key]
@@ -197,3 +197,22 @@ def test_both_tables_are_written(summaries, tmp_path):
 def test_no_rows_make_no_tables():
     assert "|" not in markdown_table([])
     assert latex_table([]) == ""
+
+
+def test_restoration_is_against_the_degraded_input(denoising, summaries):
+    """All else is as in the tables of super-resolution, whose words other tests check."""
+    restored = summarise(*denoising, "full", "random", bootstrap=200)
+    for table in (markdown_table, latex_table):
+        expected = table(summaries).replace("bicubic upscaling", "the degraded input")
+        assert table(restored) == expected.replace("Bicubic upscaling", "The degraded input")
+        assert "icubic" not in table(restored)
+
+
+def test_files_tell_what_figures_without_a_network_are(study, denoising, tmp_path):
+    for (rows, images), name, rgb in ((study, "bicubic", ""), (denoising, "input", str(denoising[0][0].psnr_rgb))):
+        write_results(tmp_path, rows, images, summarise(rows, images, "full", "random", bootstrap=20))
+        line = read_csv(tmp_path / "results.csv")[0]
+        assert (line["untrained"], line["psnr_rgb"]) == (name, rgb)
+        assert float(line["psnr_y_untrained"]) == rows[0].psnr_y_untrained
+        assert {line["untrained"] for line in read_csv(tmp_path / "summary.csv")} == {name}
+        assert float(read_csv(tmp_path / "per_image.csv")[0]["psnr_y_untrained"]) == images[0].psnr_y_untrained

@@ -163,7 +163,7 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 5}, "data.scale is 5; expected one of 2, 3, 4"),
+        ({"scale": 5}, "data.scale is 5; expected one of 1, 2, 3, 4"),
         ({"patch_size": 50}, "data.patch_size is 50; expected a multiple of the scale 4, such as 48"),
         ({"patch_size": 0}, "data.patch_size is 0; expected a multiple of the scale 4, such as 4"),
         ({"batch_size": 0}, "data.batch_size is 0 .* expected at least 1 patch"),

@@ -136,7 +136,28 @@ def test_y_rounding_is_its_own_protocol():
     assert psnr(sr, hr, 0, PROTOCOLS["matlab"]).item() == math.inf
 
 
-@pytest.mark.parametrize(("crop", "scale", "clean"), [(None, 4, True), (None, 2, False), (4, 2, True), (0, 4, False)])
+def test_restoration_is_measured_on_y_and_rgb_up_to_the_border():
+    """As scikit-image has it, on whole images; which is what denoising papers report."""
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    generator = torch.Generator().manual_seed(0)
+    hr, noise = torch.rand(1, 3, 90, 33, generator=generator), torch.randn(1, 3, 90, 33, generator=generator)
+    sr = (hr + noise * 25 / 255).clamp(0, 1)
+    measured = SRMetrics()
+    measured.update("Set", ["a"], torch.tensor([0]), {"": sr}, hr=hr, scale=1)
+    (row,) = measured.rows()
+    first, second = ((image[0] * 255).round().byte().permute(1, 2, 0).numpy() for image in (hr, sr))
+    assert row["psnr_rgb"] == pytest.approx(peak_signal_noise_ratio(first, second), abs=1e-9)
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
+    _, similarity = structural_similarity(first, second, channel_axis=2, full=True, **window)
+    assert row["ssim_rgb"] == pytest.approx(similarity[5:-5, 5:-5].mean(), abs=1e-9)
+    assert row["psnr_y"] == psnr(sr, hr, 1, WHOLE_Y).item()
+    assert {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"} == row.keys() - {"set", "index", "name", "protocol"}
+
+
+@pytest.mark.parametrize(
+    ("crop", "scale", "clean"), [(None, 4, True), (None, 2, False), (4, 2, True), (0, 4, False), (None, 1, False)]
+)
 def test_border_is_the_scale_unless_given(crop, scale, clean):
     hr = _uint8_images()
     sr = 1 - hr
@@ -172,6 +193,8 @@ def test_errors_name_the_sizes():
     ("protocol", "scale", "line"),
     [
         (Protocol(), 4, "PSNR/SSIM on Y (BT.601), uint8, crop 4, mean over images"),
+        (Protocol(), 1, "PSNR/SSIM on Y (BT.601) and RGB, uint8, crop 0, mean over images"),
+        (Protocol("rgb"), 1, "PSNR/SSIM on RGB, uint8, crop 0, mean over images"),
         (Protocol(), None, "PSNR/SSIM on Y (BT.601), uint8, crop = scale, mean over images"),
         (PROTOCOLS["matlab"], 2, "PSNR/SSIM on Y (BT.601, rounded as in MATLAB), uint8, crop 2, mean over images"),
         (Protocol("rgb", 0, quantise=False), None, "PSNR/SSIM on RGB, not rounded, crop 0, mean over images"),

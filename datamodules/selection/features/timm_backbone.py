@@ -71,7 +71,7 @@ class TimmBackbone(Features):
 
         path = self._path()
         with reading(path):
-            network = _build(self.model, path)
+            network = load_backbone(self.model, path)
             if self.image_size is not None and hasattr(network, "set_input_size"):
                 network.set_input_size(img_size=self.image_size)
         config = timm.data.resolve_model_data_config(network)
@@ -96,21 +96,40 @@ class TimmBackbone(Features):
 
     def _path(self) -> Path:
         """The file of weights, on this machine."""
-        config = _configuration(self.model)
-        if self.weights is not None:
-            path = Path(self.weights).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(f"weights: no file {path}; name a .safetensors or .pth file of {self.model}")
-            return path
-        if not config.hf_hub_id:
-            raise ValueError(f"timm names no weights for {self.model}; set weights to a file, or choose another model")
-        names = [config.hf_hub_filename] if config.hf_hub_filename else HUB_NAMES
-        instead = "set weights to a .safetensors or .pth file on this machine, or use Descriptor, which needs none"
-        return hub_file(config.hf_hub_id, names, instead)
+        if self.weights is None:
+            instead = "set weights to a .safetensors or .pth file on this machine, or use Descriptor, which needs none"
+            return hub_weights(self.model, instead)
+        timm_configuration(self.model)
+        path = Path(self.weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"weights: no file {path}; name a .safetensors or .pth file of {self.model}")
+        return path
 
 
-def _configuration(model: str) -> Any:
-    """Where timm's weights of the model lie."""
+def hub_weights(model: str, instead: str) -> Path:
+    """The file of weights that timm names for a model, from the cache of the Hugging Face hub or from the hub.
+
+    Args:
+        model: timm's name.
+        instead: what to set when it cannot be had, for the error.
+
+    Raises:
+        FileNotFoundError: when it is neither on this machine nor to be had.
+        ValueError: when timm has no such model, or names no weights for it.
+    """
+    config = timm_configuration(model)
+    if not config.hf_hub_id:
+        raise ValueError(f"timm names no weights for {model}; set weights to a file, or choose another model")
+    names = [config.hf_hub_filename] if config.hf_hub_filename else HUB_NAMES
+    return hub_file(config.hf_hub_id, names, instead)
+
+
+def timm_configuration(model: str) -> Any:
+    """What timm knows of a model: where its weights lie, and what pictures it was trained on.
+
+    Raises:
+        ValueError: when timm has no such model.
+    """
     import timm
 
     try:
@@ -123,17 +142,21 @@ def _configuration(model: str) -> Any:
     return config
 
 
-def _build(model: str, path: Path) -> Any:
-    """The network without its classifier. timm loads into the whole one, as it lets missing names pass otherwise."""
+def load_backbone(model: str, path: Path, **options: Any) -> Any:
+    """A network of timm with the weights of a file, without its classifier.
+
+    timm loads into the whole one, as it lets missing names pass otherwise. What goes wrong is for
+    `weight_files.reading` to tell.
+    """
     import timm
     from timm.models import load_state_dict
 
     with torch.device("meta"):  # names and shapes, no memory
-        expected = timm.create_model(model).state_dict()
+        expected = timm.create_model(model, **options).state_dict()
     weights = _renamed(load_state_dict(str(path), weights_only=True), expected)
     # custom_load would send timm to another format's file; what is in hand is a state dict.
     overlay = {"state_dict": weights, "custom_load": False}
-    network: Any = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
+    network: Any = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     network.reset_classifier(0)
     return network
 
