@@ -25,7 +25,7 @@ from lightning_modules.diffusion.latent_diffusion import LatentDiffusion
 from lightning_modules.diffusion.pretrained import PIPELINE, load_autoencoder, save_pretrained
 from lightning_modules.diffusion.process import NoiseProcess, scheduler_config
 from lightning_modules.diffusion.sampling import Sampler, grid_samples
-from lightning_modules.metrics import perceptual_network
+from lightning_modules.perceptual import perceptual_network
 from lightning_modules.run_parts import refuse_other_shapes
 from lightning_modules.schedule import Schedule
 

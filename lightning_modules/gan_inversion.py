@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +13,13 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from datamodules.base import SRDataModule
 from datamodules.distilled import DistilledPatch
 from datamodules.pair import PairBatch, to_uint8
 from datamodules.selection import Budget
+from lightning_modules.clock import clock
 from lightning_modules.feature_networks import FeatureNetwork, MatchingFeatures, RandomConvNet
 from lightning_modules.gan.augmentation import Siamese
 from lightning_modules.gan.generator import Generator
@@ -173,7 +173,7 @@ class GANInversion(Synthesis):
 
     def fit_data(self, data: SRDataModule) -> DataLoader[Any]:
         """A clock: what a step is computed from follows from its number."""
-        return DataLoader(_Clock(), batch_size=None)
+        return clock()
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """A number whose gradient is that of the loss, which was computed chunk by chunk."""
@@ -384,10 +384,3 @@ class GANInversion(Synthesis):
         found = self._found
         belongs = {"generator": self._decoder.fingerprint, "data": self._data.source_fingerprint}
         return {**belongs, "labels": found.labels, "starts": self._starts, "seed": found.seed}
-
-
-class _Clock(IterableDataset[int]):
-    """Ticks without end."""
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count()

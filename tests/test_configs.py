@@ -23,11 +23,14 @@ FULL = CONFIGS / "sr" / "full.yaml"
 ON_DISTILLED = CONFIGS / "sr" / "distilled.yaml"
 ON_SAMPLES = CONFIGS / "sr" / "diffusion.yaml"
 ON_DECODED = CONFIGS / "sr" / "gsdd.yaml"
-ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - {ON_DISTILLED, ON_SAMPLES, ON_DECODED})
+ON_EDITED = CONFIGS / "sr" / "tripled.yaml"
+ON_SETS = {ON_DISTILLED, ON_SAMPLES, ON_DECODED, ON_EDITED}
+ALONE = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("sr/*.yaml")} - ON_SETS)
 SELECTIONS = sorted(CONFIGS.glob("selection/*.yaml"))
 DISTILLERS = {name: CONFIGS / "distill" / f"{name}.yaml" for name in ("select", "relabel")}
 DIFFUSION = {file.stem: file for file in sorted(CONFIGS.glob("distill/diffusion/*.yaml"))}
 GSDD = {file.stem: file for file in sorted(CONFIGS.glob("distill/gsdd/*.yaml"))}
+TRIPLED = {file.stem: file for file in sorted(CONFIGS.glob("distill/tripled/*.yaml"))}
 NETWORKS = sorted(CONFIGS.glob("sr/network/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 RESTORATION = sorted(CONFIGS.glob("restoration/*.yaml"))
@@ -57,6 +60,7 @@ GSDD_CHAINS = {
 """Likewise, of configs/distill/gsdd."""
 
 DATA_OF = {"quickstart": [], "bsd": [CONFIGS / "data" / "bsd.yaml"], "paper": [CONFIGS / "data" / "ost.yaml"]}
+TRIPLED_SIZES = {**DATA_OF, "uhd": [CONFIGS / "data" / "uhd.yaml"]}
 NO_PICTURES = ["--sample_grid.per_class", "0", "--image_grid.images", "0", "--sample_report.patches", "0"]
 NOT_FOR_LABELS = {"augmentation", "batch_size"}
 """Settings of the data that decide no pseudo-label."""
@@ -85,7 +89,7 @@ def whole_chain(files: list[Path], args: list[str]) -> None:
 
 def shallow(file: Path) -> list[str]:
     """Options that give a network the least depth but its full width."""
-    options = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["options"]
+    options: dict[str, Any] = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["options"]
     changed = {key: SHALLOW.get(key, value) for key, value in options.items()}
     for key in ONE_BLOCK & options.keys():
         changed[key] = [1] * len(options[key]) if isinstance(options[key], list) else 1
@@ -273,6 +277,30 @@ def test_gsdd_without_network(overlay: str, small_data: list[str], monkeypatch: 
     assert "; for model.generator.source give a file that spandrel reads" in str(raised.value)
 
 
+@pytest.mark.parametrize("size", TRIPLED_SIZES)
+def test_tripled(size: str, small_data: list[str]) -> None:
+    """Editing reads what aligning has written; where a size says nothing of features, those without weights."""
+    overlay = [] if size == "quickstart" else [size]
+    budget = ["--data.init_args.budget", "{patches: 5, percent: null}", f"{MODEL}features", "Descriptor"]
+    for command, step in (("fit", "align"), ("predict", "edit")):
+        files = [TRIPLED[step], *TRIPLED_SIZES[size], *(TRIPLED[f"{step}_{name}"] for name in overlay)]
+        run(command, files, *small_data, *budget)
+    assert len(lines(Path("distilled/tripled"))) == 5
+    if size == "quickstart":
+        network = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]
+        whole_chain([ON_EDITED], [*small_data, *network])
+
+
+def test_published_tripled_is_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    """As TripleD has it (arXiv 2504.14826): the most complex 2 %, by entropy."""
+    with pytest.raises(SystemExit, match="0"):
+        run("fit", [TRIPLED["align"], *DATA_OF["paper"], TRIPLED["align_paper"]], "--print_config")
+    data = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert data["budget"]["percent"] == 2
+    assert data["criterion"]["class_path"].endswith(".Entropy")
+    assert data["selector"]["class_path"].endswith(".Highest")
+
+
 @pytest.mark.parametrize("file", NETWORKS, ids=names(NETWORKS))
 def test_network(file: Path, tiny_but_network: list[str]) -> None:
     """Those without a scale restore, and are laid on a file of configs/restoration."""
@@ -403,7 +431,7 @@ def test_every_regime_is_in_a_plan() -> None:
 
 def test_every_file_is_covered() -> None:
     debug = {CONFIGS / "debug" / f"{name}.yaml" for name in ("one_batch", "overfit", "profiler")}
-    distillation = {ON_DISTILLED, ON_SAMPLES, ON_DECODED, *DISTILLERS.values(), GSDD["invert_realesrgan"]}
+    distillation = {*ON_SETS, *DISTILLERS.values(), GSDD["invert_realesrgan"], *TRIPLED.values()}
     distillation |= {DIFFUSION[name] for chain in CHAINS.values() for files in chain.values() for name in files}
     distillation |= {GSDD[name] for chain in GSDD_CHAINS.values() for files in chain.values() for name in files}
     fits = {*ALONE, *SELECTIONS, *distillation, *NETWORKS, *DATA, *RESTORATION, *TRAINERS, *debug}

@@ -129,7 +129,9 @@ def _gradients(luma: Tensor) -> Tensor:
     cosine, sine = (right * right - down * down) * inverse, 2 * right * down * inverse
     mean, energy = magnitude.mean(1, dtype=torch.float64), squared.mean(1, dtype=torch.float64)
     sparseness = torch.log10((energy + ROUNDING_NOISE) / (mean.square() + ROUNDING_NOISE))
-    moments = _harmonics(magnitude, cosine, sine) / mean.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
+    moments = (
+        _harmonics(magnitude, cosine, sine) / mean.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    )  # its square must not be 0
     return torch.cat([moments, sparseness[:, None]], dim=1)
 
 
