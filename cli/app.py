@@ -45,7 +45,7 @@ from lightning_modules import Distiller
 PREDICT = (
     "Upscales the images of data.predict_root with trained weights; or, where the model is a method of distillation, "
     "writes a distilled set into distilled.folder. PatchSelection and Relabelling need no --ckpt_path, "
-    "LoRADiffusion and GANInversion one or model.init_args.init_from."
+    "LoRADiffusion, GANInversion and DistributionAlignment one or model.init_args.init_from."
 )
 GROUPS = (
     *("run", "checkpoint", "ema", "curriculum", "image_grid", "selection_sheet", "sample_grid", "distilled"),

@@ -89,8 +89,8 @@ def whole_chain(files: list[Path], args: list[str]) -> None:
 
 def shallow(file: Path) -> list[str]:
     """Options that give a network the least depth but its full width."""
-    options: dict[str, Any] = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["options"]
-    changed = {key: SHALLOW.get(key, value) for key, value in options.items()}
+    options = yaml.safe_load(file.read_text())["model"]["init_args"]["network"]["options"]
+    changed: dict[str, Any] = {key: SHALLOW.get(key, value) for key, value in options.items()}
     for key in ONE_BLOCK & options.keys():
         changed[key] = [1] * len(options[key]) if isinstance(options[key], list) else 1
     if "num_heads" in changed:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
-from lightning_modules import metrics
+from lightning_modules import perceptual
 from lightning_modules.metrics import HIGHER_IS_BETTER, PROTOCOLS, Protocol, SRMetrics, psnr, rgb_to_y, ssim
 
 RGB = Protocol("rgb", crop_border=0)
@@ -375,7 +375,7 @@ def test_offline_error_says_which_file_and_where(name, file, monkeypatch, tmp_pa
         raise URLError("Name or service not known")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(metrics, "urlopen", unreachable)
+    monkeypatch.setattr(perceptual, "urlopen", unreachable)
     measured = SRMetrics(**{name: True})  # nothing is fetched before it is needed
     hr = _uint8_images()
     with pytest.raises(FileNotFoundError) as caught:
