@@ -20,7 +20,7 @@ from datamodules.fingerprint import write_atomic
 from datamodules.loader import StreamSampler
 from datamodules.selection.criteria import Entropy
 from datamodules.selection.interfaces import Criterion
-from datamodules.window_scores import window_scores
+from datamodules.window_scores import digest_windows, window_scores
 from lightning_modules.super_resolution import SuperResolution
 from lightning_modules.uncertainty import sample_losses, symmetry_variance, undisturbed
 
@@ -84,7 +84,7 @@ class Curriculum(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses what has no stream of crops to choose from, and finds out where to write."""
         if self.enabled and stage == "fit":
-            refuse_run(trainer, pl_module)
+            refuse_run(trainer, pl_module, self.complexity)
             if self.at == "plateau":
                 monitored(trainer)
             self._folder = run_folder(trainer) / "curriculum"
@@ -100,10 +100,10 @@ class Curriculum(Callback):
         upwards = scores if self.complexity.complex_when == "high" else -scores
         self._stages = TwoStages(patches, upwards, self.shares, switch)
         self._log = DrawLog(scores, patches.areas, self._interval(trainer))
-        self._logged = trainer.global_step
+        self._logged = self._steps = trainer.global_step
         self._due = max(stream.position, switch - LAG * stream.global_batch)
         self._plateau: dict[str, Any] = {"best": None, "waited": 0}
-        data = [patches.store.index.fingerprint, len(patches.windows), stream.global_batch]
+        data = [patches.store.index.fingerprint, digest_windows(patches), stream.global_batch]
         self._plan = json.dumps([step, vars(self.shares), self.complexity.identity(), data], sort_keys=True)
         if self._resumed.get("plan") == self._plan:
             self._resume()
@@ -111,6 +111,12 @@ class Curriculum(Callback):
             self._stages.begin(stream.position)
         self._resumed = {}
         stream.windows = self._stages.draws
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes over the choice again where the Trainer has asked for a new loader."""
+        if self._stages is not None:
+            stream, _ = stream_of(trainer)
+            stream.windows = self._stages.draws
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -170,10 +176,10 @@ class Curriculum(Callback):
         assert self._stages is not None
         windows = self._stages.draws(torch.arange(stream.position - stream.global_batch, stream.position))
         stage = self._stages.stage(stream.position - 1)
-        if self._log.add(windows, trainer.global_step, stage):
+        if self._log.add(windows, self._steps + 1, stage):
             self._write(trainer)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        step = trainer.global_step
+        self._steps = step = trainer.global_step
         if every > 0 and step % every == 0 and step > self._logged:
             self._logged = step
             means = {"curriculum/complexity": self._log.read_mean(), "curriculum/stage": float(stage)}
@@ -189,7 +195,8 @@ class Curriculum(Callback):
         measured = torch.zeros(len(windows), device=device)
         mine = torch.arange(trainer.global_rank, len(windows), trainer.world_size)
         with undisturbed(module, device):
-            for some in mine.split(stream.batch_size):
+            for start in range(0, len(mine), stream.batch_size):  # of few windows, a process may have none
+                some = mine[start : start + stream.batch_size]
                 batch = patches.__getitems__(torch.stack([numbers[some], windows[some]], 1).tolist())
                 batch = data.degraded(batch.to(device).to_float())
                 measured[some] = self._measure(module, batch.lr, batch.hr)
@@ -206,7 +213,9 @@ class Curriculum(Callback):
         metric, mode = monitored(trainer)
         if metric not in trainer.callback_metrics:  # ModelCheckpoint says so
             return False
-        value, best = float(trainer.callback_metrics[metric]), self._plateau["best"]
+        # Of one process: a metric of training is not the same on all, but they must switch together.
+        value = trainer.strategy.broadcast(float(trainer.callback_metrics[metric]))
+        best = self._plateau["best"]
         if best is None or (value > best if mode == "max" else value < best):
             self._plateau = {"best": value, "waited": 0}
         else:

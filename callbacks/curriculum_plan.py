@@ -12,6 +12,8 @@ from datamodules.base import SRDataModule
 from datamodules.crops import CropDataset
 from datamodules.curriculum import MOST_WORKERS
 from datamodules.loader import StreamLoader, StreamSampler
+from datamodules.selected import refuse_criterion
+from datamodules.selection.interfaces import Criterion
 from lightning_modules.super_resolution import SuperResolution
 
 ON = "curriculum.enabled is true but"
@@ -37,8 +39,8 @@ def refuse_values(shares: dict[str, float], everywhere: float, counts: dict[str,
         )
 
 
-def refuse_run(trainer: Trainer, module: LightningModule) -> None:
-    """Checks that there is a stream of crops to choose from, and a model that can be asked.
+def refuse_run(trainer: Trainer, module: LightningModule, complexity: Criterion) -> None:
+    """Checks that there is a stream of crops to choose from, a model that can be asked, and complexity that differs.
 
     Raises:
         ValueError: saying what there is instead.
@@ -55,6 +57,7 @@ def refuse_run(trainer: Trainer, module: LightningModule) -> None:
             f"{ON} data.num_workers is {data.num_workers}; expected at most {MOST_WORKERS}, "
             "which fetch no further ahead than is decided"
         )
+    refuse_criterion("curriculum.complexity", complexity, data.scale)
 
 
 def stream_of(trainer: Trainer) -> tuple[StreamSampler, CropDataset]:

@@ -47,7 +47,7 @@ class DrawLog:
 
         Args:
             windows: numbers, int64 (B,).
-            step: optimiser steps done.
+            step: the optimiser step that the batch is part of, from 1.
             stage: 1 or 2.
 
         Returns:
@@ -97,8 +97,7 @@ class DrawLog:
 
     def _belongs(self, step: int, stage: int) -> bool:
         row = self._rows[-1]
-        first = max(int(row[_FIRST]) - 1, 0)
-        return row[_STAGE] == stage and max(step - 1, 0) // self._every == first // self._every
+        return bool(row[_STAGE] == stage and (step - 1) // self._every == (row[_FIRST] - 1) // self._every)
 
 
 def draw_map(log: DrawLog, criterion: Criterion, title: str) -> Image.Image:
@@ -133,7 +132,7 @@ def draw_map(log: DrawLog, criterion: Criterion, title: str) -> Image.Image:
 
 def _heat_map(axes: Axes, log: DrawLog) -> None:
     table = log.table
-    steps = np.concatenate([[max(table[0, _FIRST] - 1, 0)], table[:, _LAST]])
+    steps = np.concatenate([[table[0, _FIRST] - 1], table[:, _LAST]])
     shares = np.stack([_percent(row) for row in table[:, len(HEAD) :]], axis=1)
     mesh = axes.pcolormesh(steps, log.edges, shares, cmap="cividis", vmin=0)
     axes.figure.colorbar(mesh, ax=axes, label="share of what was drawn [%]")

@@ -111,10 +111,13 @@ def results_tables(sets: dict[str, dict[str, float]], title: str, caption: str) 
 
 
 def _table(sets: dict[str, dict[str, float]], metrics: Sequence[str], title: str, caption: str | None) -> Table:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("set")
-    table.add_column("images", justify="right")
     enlarged = any(f"{metrics[0]}_bicubic" in values for values in sets.values())
+    # Sets of one task each differ in the end of their names, such as Set14-GaussianNoise: these need the space.
+    table = Table(
+        title=title, caption=caption, title_justify="left", caption_justify="left", padding=(0, 1 if enlarged else 0)
+    )
+    table.add_column("set", overflow="fold")
+    table.add_column("images", justify="right")
     baseline, result = ("bicubic", "SR") if enlarged else ("input", "restored")
     for metric in metrics:
         for column in (f"{LABELS[metric][0]}\n{baseline}", f"\n{result}", "\ngain"):

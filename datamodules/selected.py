@@ -23,6 +23,24 @@ OF_LR = (PSNRBicubic, SharpeningGain, TrainedCriterion)
 """Criteria that measure what the bicubic reduction has lost."""
 
 
+def refuse_criterion(option: str, criterion: Criterion, scale: int) -> None:
+    """Checks that a criterion measures something where LR is as large as HR.
+
+    Args:
+        option: that it was given as, for the error.
+        criterion: what was given.
+        scale: integer factor between HR and LR.
+
+    Raises:
+        ValueError: at scale 1 for criteria of what LR has lost.
+    """
+    if scale == 1 and isinstance(criterion, OF_LR):
+        raise ValueError(
+            f"{option} is {type(criterion).__name__}, which measures what LR has lost to bicubic reduction: "
+            "nothing at data.scale 1; set one of HR alone, such as Entropy"
+        )
+
+
 class SelectedPatches(RealImages):
     """Patches on a grid over the training photographs, of which a rule keeps a budget.
 
@@ -88,14 +106,10 @@ class SelectedPatches(RealImages):
         )
 
     def _criterion(self, given: Criterion | None) -> Criterion:
-        if self.scale > 1:
-            return given or PSNRBicubic()
-        if isinstance(given, OF_LR):
-            raise ValueError(
-                f"data.criterion is {type(given).__name__}, which measures what LR has lost to bicubic reduction: "
-                "nothing at data.scale 1; set one of HR alone, such as Entropy"
-            )
-        return given or Entropy()
+        if given is not None:
+            refuse_criterion("data.criterion", given, self.scale)
+            return given
+        return PSNRBicubic() if self.scale > 1 else Entropy()
 
     @cached_property
     def selection(self) -> Selection:

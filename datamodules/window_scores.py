@@ -41,6 +41,12 @@ def window_scores(criterion: Criterion, patches: CropDataset, device: torch.devi
     return cached_rows(path, len(patches.windows), _scored(criterion, patches, device), type(criterion).__name__)
 
 
+def digest_windows(patches: CropDataset) -> str:
+    """SHA-256 of where the windows lie, in hex; which photographs they lie in is not part of it."""
+    windows = np.array([astuple(window) for window in patches.windows], dtype=np.int64)
+    return hashlib.sha256(windows.tobytes()).hexdigest()
+
+
 def _scored(criterion: Criterion, patches: CropDataset, device: torch.device) -> Iterator[Floats]:
     """All scores at once: windows of one size are not neighbours, and rows of the cache are consecutive."""
     scores = np.empty(len(patches.windows))
@@ -70,6 +76,5 @@ def _cache(patches: CropDataset) -> Path:
 
 
 def _key(criterion: Criterion, patches: CropDataset) -> str:
-    windows = hashlib.sha256(np.array([astuple(window) for window in patches.windows], dtype=np.int64).tobytes())
-    content = [FORMAT, "windows", patches.store.folder.name, windows.hexdigest(), criterion.identity()]
+    content = [FORMAT, "windows", patches.store.folder.name, digest_windows(patches), criterion.identity()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

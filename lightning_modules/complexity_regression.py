@@ -78,15 +78,16 @@ class ComplexityRegression(L.LightningModule):
         self.network: ComplexityViT | None = None
 
     def setup(self, stage: str) -> None:
-        """Refuses half precision, in which pixels are not exact, and patches that are too small.
+        """Refuses precisions that do not fit pixels, and patches that are too small.
 
         Raises:
             ValueError: for such a `trainer.precision` or `data.patch_size`.
         """
-        if self.trainer.precision in ("16-true", "bf16-true"):
+        mixed = ("16-mixed", "bf16-mixed")
+        if self.trainer.precision not in ("32-true", *mixed):
             raise ValueError(
-                f"trainer.precision is {self.trainer.precision}, in which pixels are not exact, nor is their entropy; "
-                "use 32-true or bf16-mixed"
+                f"trainer.precision is {self.trainer.precision}, but pixels come in float32, and in half precision "
+                f"neither they nor their entropy are exact; use 32-true, {' or '.join(mixed)}"
             )
         if self._patch_size < SMALLEST:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -106,11 +107,12 @@ class DistributionAlignment(Distiller):
         Raises:
             ValueError: for settings of the Trainer that do not fit, or data without patches of one size.
         """
-        if self.trainer.precision in ("16-true", "bf16-true") or self.trainer.accumulate_grad_batches != 1:
+        mixed = ("16-mixed", "bf16-mixed")
+        if self.trainer.precision not in ("32-true", *mixed) or self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 f"trainer.precision is {self.trainer.precision} and trainer.accumulate_grad_batches "
                 f"{self.trainer.accumulate_grad_batches}, but edits are small, and a step is a distance of whole sets; "
-                "use 32-true or a mixed precision, and 1"
+                f"use 32-true, {' or '.join(mixed)}, and 1"
             )
         if stage == "predict":
             self._data.setup("fit")
@@ -206,7 +208,8 @@ class DistributionAlignment(Distiller):
 
     def record(self) -> dict[str, Any]:
         """What was aligned to what, and how far it came, beside the configuration."""
-        known = {} if self.init_from is None else training_record(self._source)
+        trained = self.trainer.ckpt_path or (self.init_from and self._source)  # a checkpoint's weights win
+        known = training_record(Path(trained)) if trained else {}
         editor = {**asdict(self._editor.spec), **known}
         return {"alignment": {**self._yardstick.record(), **self._made, "editor": editor}}
 
@@ -247,9 +250,9 @@ class DistributionAlignment(Distiller):
         assert self.editor is not None
         return self.editor
 
-    @property
+    @cached_property
     def _source(self) -> Path:
-        """The file that `init_from` stands for."""
+        """The file that `init_from` stands for, even if another run ends meanwhile."""
         assert self.init_from is not None
         return newest(Path(self.init_from).expanduser(), EDITOR)
 
@@ -319,8 +322,13 @@ class DistributionAlignment(Distiller):
 
     @torch.no_grad()
     def _edit(self, before: Tensor) -> Tensor:
-        """Edited images as files hold them: multiples of 1 / 255, (B, 3, side, side)."""
-        edited = [to_uint8(self._editor(some)) for some in before.split(self.chunk)]
+        """Edited images as files hold them: multiples of 1 / 255, (B, 3, side, side).
+
+        Computed without autocast, under which Lightning runs `predict_step` but no report: what is written is what was
+        measured.
+        """
+        with torch.autocast(before.device.type, enabled=False):
+            edited = [to_uint8(self._editor(some)) for some in before.split(self.chunk)]
         return torch.cat(edited).float() / 255
 
     def _moved_lr(self, batch: list[DistilledPatch], change: Tensor) -> Tensor:
@@ -353,8 +361,9 @@ def _refuse_misfits(patches: CropDataset, batch: int | None, processes: int) -> 
     sizes = sorted({(window.height, window.width) for window in patches.windows})
     if len(sizes) > 1 or sizes[0][0] != sizes[0][1]:
         raise ValueError(
-            f"the data have patches of {len(sizes)} sizes, such as {sizes[0][1]} x {sizes[0][0]} pixels, but "
-            "DistributionAlignment compares squares of one size; use data SelectedPatches, or a distilled set of such"
+            f"the data have patches of {sizes[0][1]} x {sizes[0][0]} pixels{' and other sizes' * (len(sizes) > 1)}, "
+            "but DistributionAlignment compares squares of one size; use data SelectedPatches, or a distilled set of "
+            "such"
         )
     if min(len(patches.windows), batch or len(patches.windows)) < processes:
         raise ValueError(

@@ -86,6 +86,8 @@ def test_the_set_is_what_the_editor_makes_of_the_kept_patches(chain: SimpleNames
 def test_a_checkpoint_edits_alike(in_chain: Path) -> None:
     assert lines(in_chain / "tripled") == lines(in_chain / "of_checkpoint")
     assert furthest(images(in_chain / "tripled"), images(in_chain / "of_checkpoint")) == 0
+    records = [provenance(in_chain / name)["alignment"]["editor"] for name in ("tripled", "of_checkpoint")]
+    assert records[0] == records[1]  # of the same run
 
 
 def test_record(chain: SimpleNamespace, in_chain: Path) -> None:
@@ -207,6 +209,7 @@ def test_two_processes_agree_with_one(options: list[str], tiny: list[str], tmp_p
         (["--data.init_args.patch_size", "12"], "set data.candidate_size to 16 or more"),
         (["--trainer.accumulate_grad_batches", "2"], "trainer.accumulate_grad_batches 2, but edits are small"),
         (["--trainer.precision", "16-true"], "trainer.precision is 16-true"),
+        (["--trainer.precision", "64-true"], "use 32-true, 16-mixed or bf16-mixed, and 1"),
         ([f"{MODEL}optimizer.init_args.lr", "-1"], "Invalid learning rate"),
         (["--data.init_args.budget.patches", "500"], "data.budget asks for 500 patches but there are 108"),
     ],
@@ -233,7 +236,7 @@ def test_photographs_are_no_patches(
     words = small(tiny)
     words[words.index("--data.init_args.root") + 1] = str(tmp_path)
     said = complaint(lambda: main(["fit", "--model", "DistributionAlignment", "--data", "RealImages", *words]))
-    assert "x 64 pixels, but DistributionAlignment compares squares of one size; use data SelectedPatches" in said
+    assert "x 64 pixels and other sizes, but DistributionAlignment compares squares of one size; use data Sel" in said
 
 
 def test_edits_that_destroy_are_refused(chain: SimpleNamespace, in_chain: Path, tiny: list[str]) -> None:

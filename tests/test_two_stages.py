@@ -66,11 +66,29 @@ def test_other_settings_begin_where_training_is(learning, kept):  # noqa: F811
     assert "Curriculum" not in last(plain)["callbacks"]
 
 
+def test_other_patches_begin_where_training_is(learning, kept):  # noqa: F811
+    """As many, chosen by another seed: what is known is not of them."""
+    selected = ["--data", "SelectedPatches", "--data.init_args.sub_image", "null", "--data.budget.patches", "8"]
+    main(["fit", *learning, *selected, "--data.select_seed", "1"])
+    again = main(["fit", *learning, *selected, "--data.select_seed", "2", "--ckpt_path", str(kept / "8.ckpt")])
+    assert table(again)[1][0] == "9"
+
+
+RESTORATION = ["--data.init_args.scale", "1", "--data.init_args.degradation", "[{class_path: GaussianNoise}]"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 @pytest.mark.usefixtures("decoded")
-def test_two_processes_draw_what_one_does(learning):
-    one = main(["fit", *learning])
-    two = main(["fit", *learning, *TWO, "--data.init_args.batch_size", "2"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="5 windows"),
+        pytest.param([*RESTORATION, "--curriculum.refresh_windows", "1"], id="1 window, restored"),
+    ],
+)
+def test_two_processes_draw_what_one_does(learning, options):
+    one = main(["fit", *learning, *options])
+    two = main(["fit", *learning, *options, *TWO, "--data.init_args.batch_size", "2"])
     assert table(one) == table(two)
     first, second = weights(one), weights(two)
     assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-5

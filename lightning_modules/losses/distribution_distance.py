@@ -22,6 +22,9 @@ Measure = Callable[[Tensor, int], Tensor]
 
 _NULL = 1e-13  # share of the largest eigenvalue below which one is rounding
 
+BLOCK = 1 << 20
+"""Pairs that a kernel is computed for at a time: sets of many thousands have hundreds of millions."""
+
 
 @dataclass(frozen=True)
 class FullSet:
@@ -112,27 +115,23 @@ class MMD(DistributionDistance):
         median = torch.pdist(full.rows).median() if len(full.rows) > 1 else full.rows.new_zeros(())
         widths = torch.where(median > 0, median, 1) * full.rows.new_tensor(self.bandwidths)
 
-        def kernel(rows: Tensor, others: Tensor) -> Tensor:
-            squares = _squared_distances(rows, others)
-            return torch.stack([torch.exp(-squares / (2 * width**2)) for width in widths]).mean(0)
-
-        within = self._mean_within(kernel(full.rows, full.rows))
+        within = self._mean_within(full.rows, widths)
 
         def measure(features: Tensor, _: int) -> Tensor:
-            own = self._mean_within(kernel(features, features))
-            return own + within - 2 * kernel(features, full.rows).mean()
+            between = _similarity(features, full.rows, widths) / (len(features) * len(full.rows))
+            return self._mean_within(features, widths) + within - 2 * between
 
         return measure
 
-    def _mean_within(self, similarities: Tensor) -> Tensor:
-        count = len(similarities)
+    def _mean_within(self, rows: Tensor, widths: Tensor) -> Tensor:
+        count = len(rows)
         if not self.unbiased:
-            return similarities.mean()
+            return _similarity(rows, rows, widths) / count**2
         if count < 2:
             raise ValueError(
                 "MMD without bias compares pairs, and there is one patch; give more, or set unbiased false"
             )
-        return (similarities.sum() - count) / (count * (count - 1))  # each is 1 to itself
+        return (_similarity(rows, rows, widths) - count) / (count * (count - 1))  # each is 1 to itself
 
 
 class SlicedWasserstein(DistributionDistance):
@@ -208,6 +207,15 @@ def _nuclear_norm(matrix: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(gram)
     there = values > _NULL * len(values) * values[-1].detach().clamp(min=torch.finfo(values.dtype).tiny)
     return torch.where(there, values, 1).sqrt().masked_fill(~there, 0).sum()
+
+
+def _similarity(rows: Tensor, others: Tensor, widths: Tensor) -> Tensor:
+    """Sum over all pairs of rows, (M, D) and (N, D), of the mean of RBF kernels of these widths, (K,)."""
+    sums = []
+    for some in rows.split(max(1, BLOCK // len(others))):
+        squares = _squared_distances(some, others)
+        sums += [torch.exp(-squares / (2 * width**2)).sum() for width in widths]
+    return torch.stack(sums).sum() / len(widths)
 
 
 def _squared_distances(rows: Tensor, others: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def _trained(spec: ViTSpec, pretrained: bool | str) -> Any:
     _checked(network, spec)
     network.set_input_size(img_size=spec.side)  # position embeddings are resampled
     network.reset_classifier(1)
-    network.pretrained_cfg = network.default_cfg = {}  # it holds the state dict a second time
+    network.pretrained_cfg = network.default_cfg = {}  # they hold the state dict a second time
     return network
 
 
@@ -125,6 +125,8 @@ def _checked(network: Any, spec: ViTSpec) -> Any:
             f"model.vit.model is {spec.model}, a {type(network).__name__}; expected a Vision Transformer of timm, "
             "such as vit_base_patch16_224"
         )
+    if not network.global_pool:
+        raise ValueError("model.vit.options: global_pool is '', which gives no vector; expected avg, token, max or map")
     token = network.patch_embed.patch_size[0]
     if spec.side < token or spec.side % token:
         raise ValueError(

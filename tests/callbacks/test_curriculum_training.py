@@ -14,7 +14,7 @@ from PIL import Image
 import callbacks.curriculum
 from callbacks import EMA, Curriculum
 from datamodules import RealImages
-from datamodules.degradation import Degradation
+from datamodules.degradation import Degradation, GaussianNoise
 from datamodules.pair import to_uint8
 from datamodules.selection import GreyEntropy, PSNRBicubic
 from lightning_modules import SuperResolution
@@ -100,8 +100,24 @@ def test_stage_two_begins_exactly_at_the_switch(
     assert sum(int(row["samples"]) for row in rows if row["stage"] == "1") == 2 * sum(
         before < last_easy for before in previous[:-1]
     )
+    assert rows[0]["from_step"] == "1"
+    assert next(row["from_step"] for row in rows if row["stage"] == "2") == str(last_easy + 1)
     with Image.open(tmp_path / "curriculum" / "drawn.png") as picture:
         assert picture.size == (1350, 675)
+
+
+def test_a_loader_that_is_made_again_goes_on(data, quick_trainer):
+    """As `trainer.reload_dataloaders_every_n_epochs` asks for: the crops are those of the loader that stays."""
+    shown = []
+    for epochs in (0, 1):
+        recorder = Recorder()
+        chosen = [Curriculum(True, switch=4, complexity=GreyEntropy(), **ONE), recorder]
+        options = {"max_steps": 8, "limit_val_batches": 0, "limit_train_batches": 3}
+        fit = quick_trainer(callbacks=chosen, reload_dataloaders_every_n_epochs=epochs, **options)
+        fit.fit(SuperResolution(NETWORK), data)
+        shown.append(np.stack([crops for _, crops in recorder.batches]))
+        data.load_state_dict({"position": 0})
+    assert np.array_equal(*shown)
 
 
 @pytest.mark.parametrize("batches", [1, 2])
@@ -200,6 +216,16 @@ def test_a_plateau_moves_the_switch_forward(data, quick_trainer, tiny_photograph
     assert shown == [easy] * (8 + 3) + [hard] * 5
 
 
+def test_a_plateau_is_that_of_one_process(data, quick_trainer):
+    """The loss of a training batch differs between processes; they go by what one of them tells."""
+    checkpoint = L.pytorch.callbacks.ModelCheckpoint(monitor="train/loss", save_on_train_epoch_end=False)
+    curriculum = Curriculum(True, at="plateau")
+    trainer = quick_trainer(callbacks=[curriculum, checkpoint], enable_checkpointing=True)
+    trainer.strategy.broadcast = lambda value, src=0: -1.0 if isinstance(value, float) else value
+    trainer.fit(SuperResolution(NETWORK), data)
+    assert curriculum.state_dict()["plateau"] == {"best": -1.0, "waited": 1}
+
+
 def test_a_plateau_that_never_comes_leaves_the_latest_switch(data, quick_trainer):
     recorder = Recorder()
     checkpoint = L.pytorch.callbacks.ModelCheckpoint(monitor="val/psnr_y", save_on_train_epoch_end=False)
@@ -248,6 +274,12 @@ def test_runs_that_have_no_curriculum(data, quick_trainer, options, trainer, mes
     fit = quick_trainer(callbacks=[Curriculum(True, **options)], limit_val_batches=0, **{"max_epochs": -1, **trainer})
     with pytest.raises(ValueError, match=message):
         fit.fit(SuperResolution(NETWORK), data)
+
+
+def test_complexity_that_restoration_does_not_have(tiny_photographs, quick_trainer):
+    data = RealImages(str(tiny_photographs), scale=1, patch_size=32, degradation=[GaussianNoise(25)])
+    with pytest.raises(ValueError, match=r"curriculum\.complexity is PSNRBicubic, which .* set one of HR alone"):
+        quick_trainer(callbacks=[Curriculum(True, complexity=PSNRBicubic())]).fit(SuperResolution(NETWORK), data)
 
 
 def test_more_workers_than_are_decided_for(data, quick_trainer):

@@ -46,6 +46,17 @@ def test_table_shows_sr_against_bicubic():
     assert "PSNR/SSIM on Y" in text
 
 
+def test_sets_of_one_task_each_are_told_apart_in_80_columns():
+    names = [f"Set14-{task}" for task in ("GaussianNoise", "MotionBlur", "RainStreaks", "Haze", "LowLight")]
+    metrics = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+    values = {"images": 14, **{metric + suffix: 20.5 for metric in metrics for suffix in ("", "_input")}}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(results_tables(dict.fromkeys(names, values), "test", "PSNR/SSIM on Y and RGB"))
+    text = console.export_text()
+    assert [text.count(name) for name in names] == [2] * 5
+    assert text.count("restored") == 4
+
+
 def test_tables_of_restoration_against_the_input():
     """One for Y and one for RGB, which fit 80 columns."""
     y = {"psnr_y": 31.0, "psnr_y_input": 25.5, "ssim_y": 0.9, "ssim_y_input": 0.6}

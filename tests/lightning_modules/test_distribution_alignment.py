@@ -266,6 +266,18 @@ def test_report(data: SelectedPatches) -> None:
         assert found[key] == pytest.approx(expected, rel=1e-6)
 
 
+def test_autocast_writes_what_was_measured(data: SelectedPatches) -> None:
+    """Lightning runs `predict_step` under it, but nothing that measures."""
+    module = ready(data)
+    batch = list(data.distilled_patches())
+    plain = module.predict_step(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = module.predict_step(batch, 0)
+    for first, second in zip(plain, mixed, strict=True):
+        np.testing.assert_array_equal(first.hr, second.hr)
+        np.testing.assert_array_equal(first.lr, second.lr)
+
+
 def test_untrained_editor_changes_no_patch(data: SelectedPatches) -> None:
     module = ready(data, edited=False)
     batch = list(data.distilled_patches())

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.losses import distribution_distance as module
 from lightning_modules.losses.distribution_distance import (
     MMD,
     DistributionDistance,
@@ -104,6 +105,21 @@ def test_mmd_is_that_of_a_double_loop(bandwidths: list[float], unbiased: bool) -
     between = sum(k(x, y) for x in features for y in full) / (len(features) * len(full))
     measure = MMD(bandwidths, unbiased=unbiased).against(full_set(full))
     assert measure(features, 0).item() == pytest.approx(within(features) + within(full) - 2 * between, rel=1e-9)
+
+
+def test_mmd_takes_no_more_pairs_at_a_time_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report looks at all patches that were kept: 5 % of DIV2K are 27,000, with 700 million pairs."""
+    full, features = full_set(normal(30, 0)), normal(50, 1)
+    expected = MMD().against(full)(features, 0)
+    taken: list[int] = []
+    distances = module._squared_distances
+    monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(
+        module, "_squared_distances", lambda *rows: (taken.append(len(rows[0]) * len(rows[1])), distances(*rows))[1]
+    )
+    torch.testing.assert_close(MMD().against(full)(features, 0), expected, rtol=1e-9, atol=0)
+    assert max(taken) <= 64
+    assert sum(taken) == 30 * 30 + 50 * 50 + 50 * 30
 
 
 @pytest.mark.parametrize(("count", "other"), [(6, 4), (5, 5), (1, 7), (8, 3)])

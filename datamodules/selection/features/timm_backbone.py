@@ -79,7 +79,7 @@ class TimmBackbone(Features):
         size = (height, width) if self.image_size is None else (self.image_size, self.image_size)
         mean, std = tuple(self.mean or config["mean"]), tuple(self.std or config["std"])
         self._input = ImageInput(size, mean, std, config["interpolation"])
-        network.pretrained_cfg = {}  # it holds the state dict a second time
+        network.pretrained_cfg = network.default_cfg = {}  # they hold the state dict a second time
         self._network = network.eval().requires_grad_(False).to(device)
 
     def __call__(self, hr: Tensor) -> Tensor:

@@ -74,6 +74,13 @@ def test_a_file_gives_timms_features(small, pictures, model):
     assert vectors.dtype == torch.float32
 
 
+def test_weights_are_held_once(small):
+    """timm keeps a state dict that it was given in the network's configuration, under two names."""
+    features = TimmBackbone("test_vit", small("test_vit")[1])
+    features.load(CPU)
+    assert not any("state_dict" in value for value in vars(features._network).values() if isinstance(value, dict))
+
+
 @pytest.mark.parametrize("model", SMALL)
 def test_another_image_size(small, pictures, model):
     network, weights = small(model)
