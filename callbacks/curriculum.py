@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from callbacks.curriculum_plan import monitored, refuse_run, refuse_values, running_number, stream_of, switch_step
@@ -108,6 +108,8 @@ class Curriculum(Callback):
         if self._resumed.get("plan") == self._plan:
             self._resume()
         else:
+            if self._resumed:
+                rank_zero_warn("the curriculum begins afresh here: its settings, or the data, are not the checkpoint's")
             self._stages.begin(stream.position)
         self._resumed = {}
         stream.windows = self._stages.draws
