@@ -59,7 +59,8 @@ def test_resume_is_exact(learning, kept, options, cuts):  # noqa: F811
 
 def test_other_settings_begin_where_training_is(learning, kept):  # noqa: F811
     main(["fit", *learning])
-    resumed = main(["fit", *learning, "--ckpt_path", str(kept / "8.ckpt"), "--curriculum.switch", "10"])
+    with pytest.warns(UserWarning, match="begins afresh here: its settings, or the data, are not the checkpoint's"):
+        resumed = main(["fit", *learning, "--ckpt_path", str(kept / "8.ckpt"), "--curriculum.switch", "10"])
     rows = table(resumed)[1:]
     assert [(row[0], row[2]) for row in rows] == [("9", "1"), ("10", "1"), ("11", "2"), ("12", "2")]
     plain = main(["fit", *learning, "--ckpt_path", str(kept / "8.ckpt"), "--curriculum.enabled", "false"])
@@ -70,7 +71,9 @@ def test_other_patches_begin_where_training_is(learning, kept):  # noqa: F811
     """As many, chosen by another seed: what is known is not of them."""
     selected = ["--data", "SelectedPatches", "--data.init_args.sub_image", "null", "--data.budget.patches", "8"]
     main(["fit", *learning, *selected, "--data.select_seed", "1"])
-    again = main(["fit", *learning, *selected, "--data.select_seed", "2", "--ckpt_path", str(kept / "8.ckpt")])
+    other = [*selected, "--data.select_seed", "2", "--ckpt_path", str(kept / "8.ckpt")]
+    with pytest.warns(UserWarning, match="begins afresh here"):
+        again = main(["fit", *learning, *other])
     assert table(again)[1][0] == "9"
 
 
