@@ -20,7 +20,7 @@ from comparison import outputs
 from tests.compare_runs import assert_same_weights, compare, read_csv, still_running, write_plan
 
 ROOT = Path(__file__).parent.parent
-STEPS = 1000  # so many that a busy machine has time to interrupt
+STEPS = 400  # so many that a busy machine has time to interrupt
 LONG = {"trainer.max_steps": STEPS, "trainer.val_check_interval": STEPS // 4, "checkpoint.every_n_steps": 20}
 FIT = "full-train-net-plain-s0"
 

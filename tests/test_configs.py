@@ -103,7 +103,12 @@ def test_network(file: Path, tiny_but_network: list[str]) -> None:
 
 @pytest.mark.parametrize("file", RESTORATION, ids=names(RESTORATION))
 def test_restoration(file: Path, tiny: list[str]) -> None:
-    whole_chain([FULL, file], tiny)
+    """The whole chain for one task; all are the same code but for the degradation."""
+    if file == DENOISE:
+        whole_chain([FULL, file], tiny)
+    else:
+        assert run("fit", [FULL, file], *tiny, "--trainer.max_steps", "1").trainer.global_step == 1
+        assert (run("test", [FULL, file], *tiny, "--ckpt_path", "last").run_dir / "results.json").is_file()
 
 
 def test_all_in_one_is_the_tasks_beside_it() -> None:
@@ -182,10 +187,11 @@ def every_set(tiny_photographs: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("file", PLANS, ids=names(PLANS))
 @pytest.mark.usefixtures("every_set")
 def test_plan(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Checked and expanded to its stages, of which none is done; for one seed and network, since all are read alike."""
+    """Checked and expanded to its stages, none of which is done; for one seed, network and budget: all read alike."""
     monkeypatch.setattr("comparison.running.timing.measure_update", lambda config, device: 0.001)
     plan = yaml.safe_load(file.read_text())
     less = ["--seeds", "[0]", "--networks", "[edsr_tiny]", "--root", str(tmp_path / "runs")]
+    less += ["--budgets", str(plan["budgets"][:1])]
     assert main(["compare", "--config", str(file), *less, "--dry_run"]) is None
     *lines, estimate = capsys.readouterr().out.splitlines()
     states, commands, stages = zip(*(line.rsplit(maxsplit=2) for line in lines), strict=True)
