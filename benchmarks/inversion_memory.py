@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -63,14 +64,14 @@ def step(name: str, ipc: int, chunk: int) -> Row:
     network = RandomConvNet(width=WIDTH).network(0, 0, CPU)
     real = network(torch.rand(32, 3, SIDE, SIDE))
 
-    def gradient(some: Tensor) -> Tensor:
-        return chunked_gradient(
-            some, chunk, lambda part: network(decode(part)), lambda all_: mean_distance(real, all_)
-        )[0]
+    def embed(some: Tensor) -> Tensor:
+        """Features of what latents decode to."""
+        return network(decode(some))
 
-    gradient(latents[:1])  # what the first one allocates is needed for any number
+    measured = partial(mean_distance, real)
+    chunked_gradient(latents[:1], chunk, embed, measured)  # what the first one allocates is needed for any number
     before, start = largest(), time.perf_counter()
-    gradient(latents)
+    chunked_gradient(latents, chunk, embed, measured)
     seconds = time.perf_counter() - start
     return {
         "generator": name,
