@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import torch
 
-from datamodules.fingerprint import digest_file, write_atomic
+from datamodules.fingerprint import write_atomic
 from lightning_modules.networks.complexity_vit import ComplexityViT, ViTSpec
 from lightning_modules.networks.weights import export_weights, load_weights
-from lightning_modules.run_parts import newest
+from lightning_modules.run_parts import fingerprint, newest, refuse_missing
 
 COMPLEXITY = "complexity"
 """Folder of a run that holds the network that it trained."""
@@ -81,12 +80,7 @@ def find_complexity(path: str | Path) -> Path:
     """
     given = Path(path).expanduser()
     found = given.parent if given.is_file() else newest(given, COMPLEXITY)
-    for name in (CONFIG, WEIGHTS):
-        if not (found / name).is_file():
-            raise FileNotFoundError(
-                f"there is no {found / name}; give the folder of a run of configs/distill/tripled/complexity.yaml (it "
-                f"writes {COMPLEXITY}/ when fit has ended)"
-            )
+    refuse_missing(found, (CONFIG, WEIGHTS), COMPLEXITY, "tripled/complexity.yaml")
     return found
 
 
@@ -96,9 +90,7 @@ def complexity_fingerprint(path: str | Path) -> str:
     Raises:
         FileNotFoundError: when one is missing.
     """
-    found = find_complexity(path)
-    digests = [[name, digest_file(found / name)] for name in (CONFIG, WEIGHTS)]
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    return fingerprint(find_complexity(path), (CONFIG, WEIGHTS))
 
 
 def _read(path: Path) -> ComplexityConfig:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning import LightningModule
 from torch import Tensor
+
+from datamodules.fingerprint import digest_file
 
 
 def newest(folder: Path, part: str) -> Path:
@@ -18,6 +22,32 @@ def newest(folder: Path, part: str) -> Path:
     """
     runs = [folder / part, *sorted(folder.glob(f"fit/*/{part}"), key=lambda path: path.stat().st_mtime, reverse=True)]
     return next((path for path in runs if path.exists()), folder)
+
+
+def refuse_missing(folder: Path, files: Sequence[str], part: str, config: str) -> None:
+    """Makes sure that a folder holds a network.
+
+    Args:
+        folder: of the network.
+        files: names of its files.
+        part: name of such a folder in a run's.
+        config: whose runs write it, below configs/distill.
+
+    Raises:
+        FileNotFoundError: when a file is missing.
+    """
+    for name in files:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"there is no {folder / name}; give the folder of a run of configs/distill/{config} (it writes "
+                f"{part}/ when fit has ended)"
+            )
+
+
+def fingerprint(folder: Path, files: Sequence[str]) -> str:
+    """SHA-256, in hex, of names and content of files of a folder, in the order given."""
+    digests = [[name, digest_file(folder / name)] for name in files]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def refuse_other_shapes(saved: Mapping[str, Tensor], module: LightningModule, same: str) -> None:

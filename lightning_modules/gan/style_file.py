@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import uuid
@@ -14,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.fingerprint import digest_file
 from datamodules.weight_files import reading
 from lightning_modules.networks.style_generator import StyleGenerator, StyleSpec
-from lightning_modules.run_parts import newest
+from lightning_modules.run_parts import fingerprint, newest, refuse_missing
 
 GENERATOR = "generator"
 """Folder of a run that holds the generator that it trained."""
@@ -71,19 +69,12 @@ def style_fingerprint(folder: str | Path) -> str:
     Raises:
         FileNotFoundError: when one is missing.
     """
-    found = _find(folder)
-    digests = [[name, digest_file(found / name)] for name in (CONFIG, WEIGHTS)]
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    return fingerprint(_find(folder), (CONFIG, WEIGHTS))
 
 
 def _find(folder: str | Path) -> Path:
     found = newest(Path(folder).expanduser(), GENERATOR)
-    for name in (CONFIG, WEIGHTS):
-        if not (found / name).is_file():
-            raise FileNotFoundError(
-                f"there is no {found / name}; give the folder of a run of configs/distill/gsdd/prior.yaml (it writes "
-                f"{GENERATOR}/ when fit has ended)"
-            )
+    refuse_missing(found, (CONFIG, WEIGHTS), GENERATOR, "gsdd/prior.yaml")
     return found
 
 
