@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from cli.errors import message_for_users
 from lightning_modules.gan.style_file import load_style_generator
 from tests.diffusion_runs import MODEL, SIDE, run, small
+from tests.process_runs import two_and_one
 from tests.test_resume import differences, kept, last  # noqa: F401  # a fixture
 
 NETWORKS = [f"{MODEL}networks", "{z_dim: 4, w_dim: 6, mapping_layers: 2, channels: 8}"]
@@ -106,13 +107,7 @@ def test_two_processes_are_as_one(arguments: list[str]) -> None:
         *(f"{MODEL}optimizer", sgd, f"{MODEL}discriminator_optimizer", sgd),
         *("--trainer.max_steps", "6", "--trainer.val_check_interval", "3"),
     ]
-    two = fit(*arguments, "--trainer.strategy", "ddp_fork", "--trainer.devices", "2")
-    one = fit(*arguments, "--data.init_args.batch_size", "8", "--run.experiment", "one")
-    trained, expected = (last(cli)["callbacks"]["EMA"]["trained"] for cli in (two, one))
-    start = fit(*arguments, "--run.experiment", "start", "--trainer.max_steps", "1")
-    before = last(start)["callbacks"]["EMA"]["trained"]
-    assert max((expected[name] - before[name]).abs().max().item() for name in expected) > 1e-2
-    assert max((trained[name] - expected[name]).abs().max().item() for name in expected) < 1e-4
+    two, one = two_and_one(fit, arguments, within=1e-4)
     assert logged(two, "val/kernel_distance") == pytest.approx(logged(one, "val/kernel_distance"), rel=1e-2)
 
 

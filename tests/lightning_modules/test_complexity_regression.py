@@ -22,6 +22,7 @@ from lightning_modules.complexity_file import complexity_fingerprint, load_compl
 from lightning_modules.complexity_regression import ComplexityRegression, agreement
 from lightning_modules.networks.complexity_vit import ComplexityViT, ViTSpec
 from tests.diffusion_runs import CONFIGS, MODEL, run, small
+from tests.process_runs import two_and_one
 from tests.test_resume import differences, kept, last  # noqa: F401  # a fixture
 
 timm = pytest.importorskip("timm")
@@ -212,13 +213,7 @@ def test_two_processes_are_as_one(arguments: list[str]) -> None:
         *("--trainer.max_steps", "4", "--trainer.val_check_interval", "1"),
         *(f"{MODEL}optimizer", "{class_path: torch.optim.SGD, init_args: {lr: 0.05}}", f"{MODEL}lr_scheduler", "null"),
     ]
-    two = fit(*arguments, "--trainer.strategy", "ddp_fork", "--trainer.devices", "2")
-    one = fit(*arguments, "--data.init_args.batch_size", "8", "--run.experiment", "one")
-    trained, expected = (last(cli)["callbacks"]["EMA"]["trained"] for cli in (two, one))
-    start = fit(*arguments, "--run.experiment", "start", "--trainer.max_steps", "1")
-    before = last(start)["callbacks"]["EMA"]["trained"]
-    assert max((expected[name] - before[name]).abs().max().item() for name in expected) > 1e-2
-    assert max((trained[name] - expected[name]).abs().max().item() for name in expected) < 1e-5
+    two, one = two_and_one(fit, arguments, within=1e-5)
     for name in ("val/spearman", "val/rmse"):
         assert logged(two, name) == pytest.approx(logged(one, name), abs=1e-4)
 
