@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +91,3 @@ def invert(*args: str) -> Any:
 def decode(*args: str) -> Any:
     """Writes a set."""
     return run("predict", "distill/gsdd/decode.yaml", "--sample_report.patches", "0", *args)
-
-
-def logged(cli: Any, name: str) -> list[float]:
-    """A column of metrics.csv, where it has numbers."""
-    with (cli.run_dir / "metrics.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]

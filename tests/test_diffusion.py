@@ -5,7 +5,6 @@ What is written is checked against diffusers, which reads the prior, and against
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.diffusion_runs import MODEL, SIDE, images, lines, provenance, run, small
+from tests.run_records import logged
 
 DENOISER = [f"{MODEL}denoiser", "{layers: 1, heads: 2, head_width: 8, patch: 4}"]
 AUTOENCODER = "{kind: tiny, channels: 8, stages: 2, latent_channels: 2}"
@@ -81,12 +81,11 @@ def test_checkpoints_measure_as_in_training(part: str, chain: SimpleNamespace, m
     """`validate` finds the last validation's loss again, by the average and the autoencoder's scale."""
     monkeypatch.chdir(chain.root)
     folder = getattr(chain, part)
-    with (folder / "metrics.csv").open() as file:
-        *_, expected = (row["val/denoising_loss"] for row in csv.DictReader(file) if row["val/denoising_loss"])
+    expected = logged(folder, "val/denoising_loss")[-1]
     own = [*DENOISER, *IN_LATENTS] if part == "prior" else []
     weights = ["--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
     again = run("validate", f"distill/diffusion/{part}.yaml", *chain.tiny, *own, *weights)
-    assert again.trainer.callback_metrics["val/denoising_loss"].item() == pytest.approx(float(expected), rel=1e-5)
+    assert again.trainer.callback_metrics["val/denoising_loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_the_adapter_is_saved(chain: SimpleNamespace) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.diffusion_runs import (
     small,
     write_model,
 )
+from tests.run_records import logged
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
@@ -45,12 +45,6 @@ def last(cli: Any) -> dict[str, torch.Tensor]:
     return torch.load(cli.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def validated(cli: Any) -> list[float]:
-    """The denoising loss of each validation."""
-    with (cli.run_dir / "metrics.csv").open() as file:
-        return [float(row["val/denoising_loss"]) for row in csv.DictReader(file) if row["val/denoising_loss"]]
-
-
 def test_an_adapter_is_that_of_one_process(arguments: list[str]) -> None:
     """In eight steps of plain SGD, whose updates are in proportion to gradients; the minimax terms weigh much."""
     training = [
@@ -67,7 +61,8 @@ def test_an_adapter_is_that_of_one_process(arguments: list[str]) -> None:
     assert saved.keys() == expected.keys()
     assert max((saved[name] - expected[name]).abs().max().item() for name in saved) < 1e-4
     assert expected["objective.minimax.real.pushed"].sum() == 64
-    assert validated(two) == pytest.approx(validated(one), abs=1e-4)
+    name = "val/denoising_loss"
+    assert logged(two.run_dir, name) == pytest.approx(logged(one.run_dir, name), abs=1e-4)
     assert {path.name for path in two.run_dir.iterdir()} == {path.name for path in one.run_dir.iterdir()}
 
 

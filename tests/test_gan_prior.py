@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cli.errors import message_for_users
 from lightning_modules.gan.style_file import load_style_generator
 from tests.diffusion_runs import MODEL, SIDE, run, small
 from tests.process_runs import two_and_one
+from tests.run_records import logged
 from tests.test_resume import differences, kept, last  # noqa: F401  # a fixture
 
 NETWORKS = [f"{MODEL}networks", "{z_dim: 4, w_dim: 6, mapping_layers: 2, channels: 8}"]
@@ -36,11 +36,6 @@ def arguments(tiny: list[str]) -> list[str]:
     return [*small(tiny), *NETWORKS, "--trainer.num_sanity_val_steps", "0"]
 
 
-def logged(cli: Any, name: str) -> list[float]:
-    with (cli.run_dir / "metrics.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
-
-
 def test_steps_are_the_generators(arguments: list[str]) -> None:
     """Each network has made as many as trainer.max_steps says; validations and pictures come by the same number."""
     cli = fit(*arguments, "--trainer.max_steps", "3")
@@ -50,8 +45,8 @@ def test_steps_are_the_generators(arguments: list[str]) -> None:
         assert {float(state["step"]) for state in of_network["state"].values()} == {3.0}
     pictures = {path.name for path in (cli.run_dir / "images").iterdir()}
     assert pictures >= {f"samples_0000000{step}.png" for step in (1, 2, 3)}
-    assert len(logged(cli, "val/kernel_distance")) == 3
-    assert logged(cli, "train/r1")
+    assert len(logged(cli.run_dir, "val/kernel_distance")) == 3
+    assert logged(cli.run_dir, "train/r1")
 
 
 def test_what_is_exported_is_the_average(arguments: list[str]) -> None:
@@ -69,7 +64,7 @@ def test_checkpoints_measure_as_in_training(arguments: list[str]) -> None:
     cli = fit(*arguments)
     weights = ["--ckpt_path", str(cli.run_dir / "checkpoints" / "last.ckpt")]
     again = run("validate", "distill/gsdd/prior.yaml", *arguments, *weights)
-    expected = logged(cli, "val/kernel_distance")[-1]
+    expected = logged(cli.run_dir, "val/kernel_distance")[-1]
     assert again.trainer.callback_metrics["val/kernel_distance"].item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -108,7 +103,9 @@ def test_two_processes_are_as_one(arguments: list[str]) -> None:
         *("--trainer.max_steps", "6", "--trainer.val_check_interval", "3"),
     ]
     two, one = two_and_one(fit, arguments, within=1e-4)
-    assert logged(two, "val/kernel_distance") == pytest.approx(logged(one, "val/kernel_distance"), rel=1e-2)
+    assert logged(two.run_dir, "val/kernel_distance") == pytest.approx(
+        logged(one.run_dir, "val/kernel_distance"), rel=1e-2
+    )
 
 
 def test_a_discriminator_that_is_not_finite_is_not_stepped(
@@ -119,7 +116,7 @@ def test_a_discriminator_that_is_not_finite_is_not_stepped(
     generator, discriminator = last(cli)["optimizer_states"]
     assert generator["state"]
     assert not discriminator["state"]
-    assert logged(cli, "train/skipped_steps") == [1, 2]
+    assert logged(cli.run_dir, "train/skipped_steps") == [1, 2]
 
 
 def test_two_colours_are_learned(arguments: list[str], tmp_path: Path) -> None:
@@ -134,7 +131,7 @@ def test_two_colours_are_learned(arguments: list[str], tmp_path: Path) -> None:
         *("--data.init_args.batch_size", "16", f"{MODEL}augmentation", "none", f"{MODEL}networks.channels", "16"),
         *("--trainer.max_steps", "120", "--trainer.val_check_interval", "40", "--ema.decay", "0.9"),
     )
-    first, *_, end = logged(cli, "val/kernel_distance")
+    first, *_, end = logged(cli.run_dir, "val/kernel_distance")
     with torch.no_grad():
         made = load_style_generator(cli.run_dir)(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
     distances = torch.cdist((made.mean((2, 3)) + 1) / 2 * 255, torch.tensor(colours).float())

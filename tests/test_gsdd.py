@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lightning_modules.gan.sources import GeneratorSpec
 from tests.diffusion_runs import MODEL, SIDE, furthest, images, lines, provenance, run, small
-from tests.gsdd_runs import CLASSES, LATENT_SIDE, PROXY, decode, invert, inverting, logged, of_data, write_sr
+from tests.gsdd_runs import CLASSES, LATENT_SIDE, PROXY, decode, invert, inverting, of_data, write_sr
+from tests.run_records import logged
 from tests.test_resume import last
 
 IPC, INVERTED, STEPS, EVERY = 4, 40, 80, 40
@@ -79,12 +80,12 @@ def test_latents_and_their_record(chain: SimpleNamespace) -> None:
 
 def test_what_is_logged(chain: SimpleNamespace) -> None:
     """Matching's loss is the sum over classes; the proxy is measured at each validation."""
-    by_class = [logged(chain.found, f"train/matching_{label}") for label in range(CLASSES)]
+    by_class = [logged(chain.found.run_dir, f"train/matching_{label}") for label in range(CLASSES)]
     sums = np.sum(by_class, axis=0)
     assert len(sums) == STEPS - INVERTED
-    np.testing.assert_allclose(logged(chain.found, "train/loss"), sums, rtol=1e-5)
+    np.testing.assert_allclose(logged(chain.found.run_dir, "train/loss"), sums, rtol=1e-5)
     for name in ("val/psnr_y", "val/ssim_y"):
-        assert len(logged(chain.found, name)) == STEPS // EVERY
+        assert len(logged(chain.found.run_dir, name)) == STEPS // EVERY
 
 
 def test_latent_cosine(chain: SimpleNamespace) -> None:
@@ -92,7 +93,7 @@ def test_latent_cosine(chain: SimpleNamespace) -> None:
     found = latents(chain).float().view(CLASSES, IPC, -1)
     similar = F.cosine_similarity(found[:, :, None], found[:, None], dim=-1)
     pairs = similar[:, ~torch.eye(IPC, dtype=torch.bool)]
-    cosines = logged(chain.found, "train/latent_cosine")
+    cosines = logged(chain.found.run_dir, "train/latent_cosine")
     assert len(cosines) == STEPS
     assert cosines[-1] == pytest.approx(pairs.mean().item(), abs=0.02)
     assert cosines[-1] < cosines[INVERTED]  # it is a part of the loss
@@ -100,14 +101,14 @@ def test_latent_cosine(chain: SimpleNamespace) -> None:
 
 def test_inversion_comes_nearer_to_the_real_patches(chain: SimpleNamespace) -> None:
     """The generator is too bright by 0.15, 16 dB, which darker latents undo; what it then lacks are details."""
-    psnr = logged(chain.found, "train/inversion_psnr")[:INVERTED]
+    psnr = logged(chain.found.run_dir, "train/inversion_psnr")[:INVERTED]
     assert psnr[0] < 17
     assert psnr[-1] > psnr[0] + 2
 
 
 def test_matching_lowers_its_loss(chain: SimpleNamespace) -> None:
     """Averages over steps, each with a network of its own; all real patches, and no augmentation."""
-    losses = logged(chain.found, "train/loss")
+    losses = logged(chain.found.run_dir, "train/loss")
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:5])
 
 

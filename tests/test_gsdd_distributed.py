@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.diffusion_runs import MODEL, furthest, images, lines, provenance, small
-from tests.gsdd_runs import PROXY, decode, invert, inverting, logged, of_data, write_sr
+from tests.gsdd_runs import PROXY, decode, invert, inverting, of_data, write_sr
+from tests.run_records import logged
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
@@ -43,10 +44,10 @@ def test_latents_and_set_are_those_of_one_process(tiny: list[str], tmp_path: Pat
     one = invert(*training, "--run.experiment", "one")
     assert (latents(two) - latents(one)).abs().max() < 1e-4
     for name in ("train/inversion_psnr", "train/loss", "train/matching_0", "train/matching_2", "train/latent_cosine"):
-        values = logged(one, name)
-        assert logged(two, name) == pytest.approx(values, rel=1e-4)
+        values = logged(one.run_dir, name)
+        assert logged(two.run_dir, name) == pytest.approx(values, rel=1e-4)
         assert max(values) - min(values) > 1e-4 * abs(values[0])
-    assert logged(two, "val/psnr_y") == pytest.approx(logged(one, "val/psnr_y"), abs=1e-3)
+    assert logged(two.run_dir, "val/psnr_y") == pytest.approx(logged(one.run_dir, "val/psnr_y"), abs=1e-3)
     assert {path.name for path in two.run_dir.iterdir()} == {path.name for path in one.run_dir.iterdir()}
 
     options = [*small(tiny), *of_data(), f"{MODEL}init_from", str(two.run_dir), "--data.init_args.batch_size", "2"]

@@ -22,7 +22,7 @@ from datamodules.distilled import read_distilled
 from lightning_modules.networks.editor import load_editor
 from main import main
 from tests.diffusion_runs import MODEL, furthest, images, lines, provenance, run, small
-from tests.gsdd_runs import logged
+from tests.run_records import logged
 from tests.test_diffusion_mistakes import complaint  # noqa: F401  # a fixture
 from tests.test_resume import differences, kept, last  # noqa: F401  # a fixture
 from tests.tripled_runs import KEPT, align, edit, few
@@ -61,14 +61,17 @@ def in_chain(chain: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_distance_falls(chain: SimpleNamespace, in_chain: Path) -> None:
-    before, after = logged(chain.found, "val/distance_before"), logged(chain.found, "val/distance_after")
+    before, after = (
+        logged(chain.found.run_dir, "val/distance_before"),
+        logged(chain.found.run_dir, "val/distance_after"),
+    )
     assert len(before) == len(after) == STEPS // EVERY
     assert before[0] == pytest.approx(before[1])
     assert after[-1] < 0.95 * before[0]
-    steps = logged(chain.found, "train/distance")
+    steps = logged(chain.found.run_dir, "train/distance")
     assert len(steps) == STEPS
     assert steps[0] == pytest.approx(before[0], rel=1e-5)  # an untrained editor changes nothing
-    assert logged(chain.found, "val/edit_psnr")[-1] < 60
+    assert logged(chain.found.run_dir, "val/edit_psnr")[-1] < 60
 
 
 def test_the_set_is_what_the_editor_makes_of_the_kept_patches(chain: SimpleNamespace, in_chain: Path) -> None:
@@ -98,7 +101,7 @@ def test_record(chain: SimpleNamespace, in_chain: Path) -> None:
     assert found["features"] == {"class": "Descriptor"}
     assert found["full_patches"] == 3 * 36
     for key in ("distance_before", "distance_after", "edit_psnr", "edit_levels"):
-        assert found[key] == pytest.approx(logged(chain.found, f"val/{key}")[-1], rel=1e-5)
+        assert found[key] == pytest.approx(logged(chain.found.run_dir, f"val/{key}")[-1], rel=1e-5)
     assert found["editor"].items() >= {"channels": 4, "depth": 2, "bound": 8.0, "optimizer_steps": STEPS}.items()
     before, after = (np.stack(images(in_chain / name)).astype(float) for name in ("selected", "tripled"))
     assert found["edit_levels"] == pytest.approx(np.abs(after - before).mean())
@@ -151,7 +154,7 @@ def test_resume_is_exact(options: list[str], tiny: list[str], kept: Path) -> Non
     for cut in ("2", "3"):
         resumed = align(*arguments, "--ckpt_path", str(kept / f"{cut}.ckpt"))
         assert differences(last(uninterrupted), last(resumed)) == [], cut
-    assert len({*logged(uninterrupted, "train/distance")}) == 6
+    assert len({*logged(uninterrupted.run_dir, "train/distance")}) == 6
 
 
 NETWORK_FEATURES = (
@@ -183,7 +186,7 @@ def test_two_processes_agree_with_one(options: list[str], tiny: list[str], tmp_p
     assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5
     assert first["body.2.weight"].abs().max() > 1e-3  # it was zero
     for name in ("train/distance", "train/edit_levels", "train/loss", "val/distance_after", "val/edit_psnr"):
-        assert logged(two, name) == pytest.approx(logged(one, name), rel=1e-4, abs=1e-6)
+        assert logged(two.run_dir, name) == pytest.approx(logged(one.run_dir, name), rel=1e-4, abs=1e-6)
     if not options:
         written = []
         for name, processes in (("two", TWO), ("one", [])):

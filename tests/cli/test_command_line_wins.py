@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from callbacks import EMA, LastCheckpoint, NaNGuard, Provenance
 from cli.app import SRDistillCLI
 from lightning_modules.losses import L1, MSE
 from main import main
+from tests.run_records import logged
 
 SGD = ["--model.init_args.optimizer", "torch.optim.SGD", "--model.init_args.optimizer.init_args.lr"]
 ONE_CYCLE = ["--model.init_args.lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR"]
@@ -25,8 +25,7 @@ def run(*args: str) -> SRDistillCLI:
 
 def learning_rates(cli: SRDistillCLI) -> list[float]:
     """Of each step that this run took, as the LearningRateMonitor saw it just before the step."""
-    with (cli.run_dir / "metrics.csv").open() as file:
-        return [float(row["lr-SGD"]) for row in csv.DictReader(file) if row["lr-SGD"]]
+    return logged(cli.run_dir, "lr-SGD")
 
 
 def weights(cli: SRDistillCLI) -> torch.Tensor:

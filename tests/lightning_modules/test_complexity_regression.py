@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 from pathlib import Path
@@ -23,6 +22,7 @@ from lightning_modules.complexity_regression import ComplexityRegression, agreem
 from lightning_modules.networks.complexity_vit import ComplexityViT, ViTSpec
 from tests.diffusion_runs import CONFIGS, MODEL, run, small
 from tests.process_runs import two_and_one
+from tests.run_records import logged
 from tests.test_resume import differences, kept, last  # noqa: F401  # a fixture
 
 timm = pytest.importorskip("timm")
@@ -60,11 +60,6 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for top, left in itertools.product(range(0, 384, 128), range(0, 512, 128)):
             Image.fromarray(image[top:, left:][:128, :128]).save(folder / f"{name}-{top}-{left}.png")
     return folder
-
-
-def logged(cli: Any, name: str) -> list[float]:
-    with (cli.run_dir / "metrics.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -145,7 +140,7 @@ def test_held_out_photographs_are_ranked_and_patches_chosen_by_it(tiny: list[str
     rate = [f"{MODEL}optimizer.init_args.lr", "5e-3", f"{MODEL}lr_scheduler.init_args.max_lr", "5e-3"]
     arguments = [*small(tiny), *data, *held_out, *network, *rate, "--data.init_args.augmentation", "plain"]
     cli = fit(*arguments, "--trainer.max_steps", "100", "--trainer.val_check_interval", "50", "--ema.decay", "0.9")
-    *_, spearman = logged(cli, "val/spearman")
+    *_, spearman = logged(cli.run_dir, "val/spearman")
     assert spearman > 0.5
     tiles = []
     for name in cli.datamodule.validation_images().names:
@@ -157,8 +152,8 @@ def test_held_out_photographs_are_ranked_and_patches_chosen_by_it(tiny: list[str
     assert len(tiles) == 128
     assert stats.spearmanr(estimates, entropies(pixels)).statistic == pytest.approx(spearman, abs=1e-3)
     rmse = np.sqrt(np.mean((estimates - entropies(pixels)) ** 2))
-    assert rmse == pytest.approx(logged(cli, "val/rmse")[-1], rel=1e-3)
-    assert min(logged(cli, "val/patches_per_second") + logged(cli, "val/exact_patches_per_second")) > 0
+    assert rmse == pytest.approx(logged(cli.run_dir, "val/rmse")[-1], rel=1e-3)
+    assert min(logged(cli.run_dir, "val/patches_per_second") + logged(cli.run_dir, "val/exact_patches_per_second")) > 0
     chosen = train_on_the_most_complex([*tiny, *data], cli.run_dir.parents[1])
     assert (chosen.scores[chosen.chosen] >= np.sort(chosen.scores)[-len(chosen.chosen)]).all()
     assert chosen.record()["scorer"]["optimizer_steps"] == 100
@@ -201,7 +196,7 @@ def test_checkpoints_measure_as_in_training(arguments: list[str]) -> None:
     cli = fit(*arguments)
     again = run("validate", CONFIG, *arguments, "--ckpt_path", str(cli.run_dir / "checkpoints" / "last.ckpt"))
     for name in ("val/spearman", "val/rmse"):
-        assert again.trainer.callback_metrics[name].item() == pytest.approx(logged(cli, name)[-1], rel=1e-5)
+        assert again.trainer.callback_metrics[name].item() == pytest.approx(logged(cli.run_dir, name)[-1], rel=1e-5)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
@@ -215,7 +210,7 @@ def test_two_processes_are_as_one(arguments: list[str]) -> None:
     ]
     two, one = two_and_one(fit, arguments, within=1e-5)
     for name in ("val/spearman", "val/rmse"):
-        assert logged(two, name) == pytest.approx(logged(one, name), abs=1e-4)
+        assert logged(two.run_dir, name) == pytest.approx(logged(one.run_dir, name), abs=1e-4)
 
 
 def test_mixed_precision(arguments: list[str]) -> None:

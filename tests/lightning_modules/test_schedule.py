@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
 from functools import partial
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from lightning_modules import SuperResolution
 from lightning_modules.networks import NetworkSpec
 from lightning_modules.schedule import Schedule, ScheduleError, build_scheduler, signature, step_plateau, take_over
 from main import main
+from tests.run_records import logged
 
 MODEL = "--model.init_args."
 NETWORK = NetworkSpec("EDSR", {"n_feats": 4, "n_resblocks": 1})
@@ -73,8 +73,7 @@ def test_optimiser_and_schedule_from_the_command_line(tiny):
 def test_one_cycle_takes_the_length_of_the_run(tiny):
     cli = main(["fit", *tiny, "--trainer.max_steps", "6", *scheduler("OneCycleLR", max_lr=0.01, pct_start=0.5)])
     assert cli.trainer.lr_scheduler_configs[0].scheduler.total_steps == 6
-    with (cli.run_dir / "metrics.csv").open() as file:
-        rates = [float(row["lr-Adam"]) for row in csv.DictReader(file) if row["lr-Adam"]]
+    rates = logged(cli.run_dir, "lr-Adam")
     # torch's definition: from max_lr / 25 up to max_lr at step pct_start * total - 1, down to max_lr / 25 / 1e4.
     assert rates[0] == pytest.approx(0.01 / 25)
     assert rates[2] == pytest.approx(0.01)
