@@ -17,10 +17,7 @@ the largest of ours from ``numpy`` in grey levels. Images are a photograph of sc
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from reporting import Row, environment, save, show
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules.bicubic import downscale
 
@@ -129,7 +123,7 @@ def seconds(function: Callable[[], Tensor], times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
-def measure(name: str, images: Images, rounds: int) -> dict[str, str | float]:
+def measure(name: str, images: Images, rounds: int) -> Row:
     """One case: speeds in HR megapixels per second, ratios and the largest difference in grey levels."""
     megapixels = images[..., 0].size / 1e6
     named = contenders(images)
@@ -148,32 +142,18 @@ def measure(name: str, images: Images, rounds: int) -> dict[str, str | float]:
     }
 
 
-def show(rows: list[dict[str, str | float]]) -> None:
-    """Print the table."""
-    table = Table(title=f"Exact bicubic, uint8 mode, x{SCALE} down, one thread: HR megapixels per second")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "images" else "right", no_wrap=column == "images")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description="Speed of the exact bicubic downscale against NumPy versions.")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.154, 2.0, 20.0], help="sizes of photographs")
     parser.add_argument("--rounds", type=int, default=5, help="times that everything is measured; the best counts")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(name, images, options.rounds) for name, images in cases(options.megapixels).items()]
-    show(rows)
+    show(f"Exact bicubic, uint8 mode, x{SCALE} down, one thread: HR megapixels per second", rows)
     if options.out:
-        machine = {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine(), "threads": 1}
-        if torch.cuda.is_available():
-            machine["cuda"] = torch.cuda.get_device_name()
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"environment": machine, "rows": rows}, indent=2) + "\n")
+        save(options.out, rows, environment("numpy"), rounds=options.rounds)
 
 
 if __name__ == "__main__":

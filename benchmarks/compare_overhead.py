@@ -18,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from startup import ROOT, measure, save, show
+from reporting import ROOT, environment, save, show
+from startup import PACKAGES, measure
 
 BASELINE = "main.py fit --help"
 STEPS = {"trainer.max_steps": 2, "trainer.val_check_interval": 2}
@@ -55,9 +56,9 @@ def main() -> None:
             "main.py compare --dry_run": [*command, "--dry_run"],
         }
         rows = measure(commands, BASELINE, options.repeats)
-    show(rows, f"A plan of {stages} stages, all of them done; medians")
+    show(f"A plan of {stages} stages, all of them done; medians", rows)
     if options.out:
-        save(options.out, rows, repeats=options.repeats, stages=stages)
+        save(options.out, rows, environment(*PACKAGES), repeats=options.repeats, stages=stages)
 
 
 if __name__ == "__main__":

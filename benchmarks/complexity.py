@@ -20,25 +20,16 @@ rank correlation is measured here; exact entropy's is 1 by definition.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
-from rich.console import Console
-from rich.table import Table
+from reporting import ROOT, Row, environment, save, show
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules import RealImages
 from datamodules.pair import PairBatch
@@ -49,9 +40,8 @@ from lightning_modules.networks.complexity_vit import ComplexityViT, ViTSpec
 from main import main as srdistill
 
 SCALE = 4
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "distill" / "tripled" / "complexity.yaml"
+CONFIG = ROOT / "configs" / "distill" / "tripled" / "complexity.yaml"
 MEASURED = ("val/spearman", "val/rmse")
-Row = dict[str, str | int | float]
 
 
 def train(root: str, steps: int) -> tuple[ComplexityViT, Row]:
@@ -114,30 +104,8 @@ def measure(pairs: PairBatch, networks: dict[str, ComplexityViT], rounds: int) -
     }
 
 
-def show(rows: list[Row], agreement: Row) -> None:
-    """Print both tables."""
-    for title, lines in (("patches per second, one thread", rows), ("the tiny ViT against exact entropy", [agreement])):
-        table = Table(title=title)
-        for column in lines[0]:
-            table.add_column(column, justify="left" if column == "photographs" else "right")
-        for line in lines:
-            table.add_row(*map(str, line.values()))
-        Console().print(table)
-
-
-def environment() -> dict[str, str | int | None]:
-    """The machine and what scores on it."""
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-    }
-
-
-def main(args: list[str] | None = None) -> None:
-    """Train, measure, show and, when asked to, write the rows."""
+def main() -> None:
+    """Train, measure, print tables and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="embedded", help="folder of photographs")
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 512], help="of the patches, in pixels")
@@ -145,22 +113,15 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=600, help="of training the tiny ViT")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file for the results")
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     tiny, agreement = train(options.root, options.steps)
     networks = {"tiny ViT": tiny, "ViT-B/16": ComplexityViT(ViTSpec()).eval()}
     rows = [measure(patches(options.root, side, options.patches), networks, options.rounds) for side in options.sides]
-    show(rows, agreement)
+    show("patches per second, one thread", rows)
+    show("the tiny ViT against exact entropy", [agreement])
     if options.out:
-        command = shlex.join(["python", "benchmarks/complexity.py", *(sys.argv[1:] if args is None else args)])
-        content = {
-            "command": command,
-            "environment": environment(),
-            "rounds": options.rounds,
-            "agreement": agreement,
-            "rows": rows,
-        }
-        options.out.write_text(json.dumps(content, indent=2) + "\n")
+        save(options.out, rows, environment("timm"), rounds=options.rounds, agreement=agreement)
 
 
 if __name__ == "__main__":

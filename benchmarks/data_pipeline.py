@@ -17,27 +17,18 @@ They are measured in turn, and again, the best of all rounds. Building our store
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
+from reporting import Row, environment, save, show
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules import RealImages
 from datamodules.augmentation import Compose, resolve
@@ -137,10 +128,10 @@ def write_lr(data: RealImages, folder: Path) -> None:
         Image.fromarray(data.store.lr(image)).save(folder / f"{image}.png")
 
 
-def measure(data: RealImages, options: argparse.Namespace) -> list[dict[str, str | int | float]]:
+def measure(data: RealImages, options: argparse.Namespace) -> list[Row]:
     """One row for each number of workers."""
     hr = hr_files(data)
-    rows: list[dict[str, str | int | float]] = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         write_lr(data, Path(folder))
         for workers in options.workers:
@@ -161,31 +152,7 @@ def measure(data: RealImages, options: argparse.Namespace) -> list[dict[str, str
     return rows
 
 
-def show(rows: list[dict[str, str | int | float]]) -> None:
-    """Print the table."""
-    table = Table(title=f"Patches per second: {PATCH}-px HR and {PATCH // SCALE}-px LR in batches of {BATCH}")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "photographs" else "right")
-    for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
-    Console().print(table)
-
-
-def environment() -> dict[str, str | int | None]:
-    """The machine and what decodes and delivers on it."""
-    return {
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "pillow": metadata.version("pillow"),
-    }
-
-
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description="Patches per second: our store against decoding files per patch.")
     parser.add_argument("--root", nargs="+", default=["embedded"], help="folders of photographs")
@@ -194,18 +161,15 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=10, help="times that everything is measured; the best counts")
     parser.add_argument("--seed", type=int, default=0, help="of crops and augmentations")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for root in options.root:
         rows += measure(opened(root, options.seed), options)
-    show(rows)
+    show(f"Patches per second: {PATCH}-px HR and {PATCH // SCALE}-px LR in batches of {BATCH}", rows)
     if options.out:
-        command = shlex.join(["python", "benchmarks/data_pipeline.py", *(sys.argv[1:] if args is None else args)])
         settings = {name: getattr(options, name) for name in ("seed", "seconds", "rounds")}
-        result = {"command": command, "environment": environment(), "settings": settings, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, environment("numpy", "pillow"), settings=settings)
 
 
 if __name__ == "__main__":

@@ -20,26 +20,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from reporting import Row, environment, save, show
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules.randomness import generators
 from lightning_modules.diffusion.codec import AutoencoderSpec
@@ -52,7 +43,6 @@ CLASSES = 1000
 """DiTPipeline takes 1000 for the null class, whatever the model's number of classes is."""
 
 THEIRS, OURS = "DiTPipeline", "ours"
-Row = dict[str, str | int | float]
 Make = Callable[[], Tensor]
 
 
@@ -147,27 +137,6 @@ def measure(diffusion: LatentDiffusion, case: Case, repeats: int) -> Row:
     }
 
 
-def show(rows: list[Row], steps: int) -> None:
-    """Print the table."""
-    table = Table(title=f"Sampling with {steps} steps of DDIM")
-    for column in rows[0]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def environment() -> dict[str, str | int | None]:
-    """The machine and what samples on it."""
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        **{name: metadata.version(name) for name in ("torch", "diffusers")},
-        **({"cuda": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
-    }
-
-
 def arguments() -> argparse.ArgumentParser:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description="Sampling: ours against DiTPipeline of diffusers.")
@@ -189,21 +158,18 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
-    options = arguments().parse_args(args)
+    options = arguments().parse_args()
     diffusion, device = build(options), torch.device(options.device)
     rows = [
         measure(diffusion, Case(Sampler("ddim", options.steps, guidance), batch, device), options.repeats)
         for batch, guidance in itertools.product(options.batch, options.guidance)
     ]
-    show(rows, options.steps)
+    show(f"Sampling with {options.steps} steps of DDIM", rows)
     if options.out:
-        command = shlex.join(["python", "benchmarks/diffusion_sampling.py", *(sys.argv[1:] if args is None else args)])
         settings = {key: value for key, value in vars(options).items() if key not in ("batch", "guidance", "out")}
-        result = {"command": command, "environment": environment(), **settings, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, environment("diffusers"), **settings)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import resource
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,11 +21,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from reporting import Row, environment, in_fresh_process, save, show
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lightning_modules.feature_networks import RandomConvNet
 from lightning_modules.gan.chunks import chunked_gradient
@@ -39,7 +32,6 @@ from lightning_modules.networks.style_generator import StyleGenerator, StyleSpec
 
 SIDE, WIDTH = 64, 64
 CPU = torch.device("cpu")
-Row = dict[str, int | float | str]
 
 
 def decoder(name: str, count: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
@@ -82,44 +74,24 @@ def step(name: str, ipc: int, chunk: int) -> Row:
     }
 
 
-def in_process(name: str, ipc: int, chunk: int) -> Row:
-    """The same in a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--one", name, str(ipc), str(chunk)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def show(rows: list[Row]) -> None:
-    """Print the table."""
-    table = Table(title=f"One matching step, {SIDE}-px patches")
-    for column in rows[0]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description="Peak memory of GSDD's matching, in chunks and all at once.")
     parser.add_argument("--ipc", type=int, nargs="+", default=[10, 100, 500], help="latents of a class")
     parser.add_argument("--chunk", type=int, default=16, help="latents that a graph is built for")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # the fresh process is given this
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     if options.one:
         print(json.dumps(step(options.one[0], int(options.one[1]), int(options.one[2]))))
         return
-    cases = itertools.product(("sr", "style"), options.ipc)
-    rows = [in_process(name, ipc, chunk) for name, ipc in cases for chunk in dict.fromkeys((options.chunk, ipc))]
-    show(rows)
+    pairs = [(ipc, chunk) for ipc in options.ipc for chunk in dict.fromkeys((options.chunk, ipc))]
+    cases = itertools.product(("sr", "style"), pairs)
+    rows = [in_fresh_process(["--one", name, *map(str, numbers)]) for name, numbers in cases]
+    show(f"One matching step, {SIDE}-px patches", rows)
     if options.out:
-        command = shlex.join(["python", "benchmarks/inversion_memory.py", *(sys.argv[1:] if args is None else args)])
-        machine = {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        options.out.write_text(
-            json.dumps({"command": command, "environment": machine | versions, "rows": rows}, indent=2) + "\n"
-        )
+        save(options.out, rows, environment())
 
 
 if __name__ == "__main__":

@@ -17,11 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -29,10 +24,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from reporting import Row, environment, in_fresh_process, save, show
 
 from datamodules.crops import CropDataset, whole_images
 from datamodules.image_files import find_images
@@ -41,7 +33,6 @@ from datamodules.patch_store import PatchStore, Source, open_store
 from datamodules.paths import cache_folder, resolve_folder
 
 SCALE, PATCH, BATCH = 4, 64, 16
-Row = dict[str, int | float | None]
 
 
 def synthetic(folder: Path, count: int, seed: int) -> None:
@@ -89,8 +80,7 @@ def measure(sources: list[Source], options: argparse.Namespace, cache: Path) -> 
     """Builds the store here and draws from it in a fresh process."""
     folder = open_store(sources, SCALE, cache).folder
     numbers = ["--batches", str(options.batches), "--seed", str(options.seed)]
-    command = [sys.executable, str(Path(__file__).resolve()), "--store", str(folder), *numbers]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return in_fresh_process(["--store", str(folder), *numbers])
 
 
 def all_rows(options: argparse.Namespace) -> list[Row]:
@@ -106,17 +96,7 @@ def all_rows(options: argparse.Namespace) -> list[Row]:
         return [measure(sources[:count], options, cache) for count in options.photographs]
 
 
-def show(rows: list[Row]) -> None:
-    """Print the table."""
-    table = Table(title=f"Memory of a process that draws batches of {BATCH} {PATCH}-px patches")
-    for column in rows[0]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description="Resident memory against the number of photographs.")
     parser.add_argument("--root", help="folder of photographs; without it, synthetic ones")
@@ -125,20 +105,15 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of synthetic photographs and of crops")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)  # the fresh process is given this
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     if options.store:
         print(json.dumps(draw(options.store, options.batches, options.seed)))
         return
     rows = all_rows(options)
-    show(rows)
+    show(f"Memory of a process that draws batches of {BATCH} {PATCH}-px patches", rows)
     if options.out:
-        command = shlex.join(["python", "benchmarks/memory.py", *(sys.argv[1:] if args is None else args)])
-        machine = {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
-        versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-        result = {"command": command, "environment": machine | versions, "seed": options.seed, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, environment("numpy"), seed=options.seed)
 
 
 if __name__ == "__main__":

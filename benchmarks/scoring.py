@@ -19,23 +19,15 @@ as patches hold it.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from reporting import Row, environment, save, show
 
 try:
     import cv2
@@ -103,7 +95,7 @@ def opened(root: str, size: int, stride: int) -> Candidates:
     return Candidates(data.store, range(len(data.store)), size, stride)
 
 
-def measure(root: str, size: int, stride: int, rounds: int) -> dict[str, str | int | float]:
+def measure(root: str, size: int, stride: int, rounds: int) -> Row:
     """One case: median speeds in MP/s and their ratio."""
     candidates = opened(root, size, stride)
     images = {image: np.array(candidates.store.hr(image)) for image in set(candidates.places[:, 0].tolist())}
@@ -132,31 +124,7 @@ def measure(root: str, size: int, stride: int, rounds: int) -> dict[str, str | i
     }
 
 
-def show(rows: list[dict[str, str | int | float]]) -> None:
-    """Print the table."""
-    table = Table(title=f"PSNR of bicubic x{SCALE}, grey, one thread: HR megapixels of patches per second")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "photographs" else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def environment() -> dict[str, str | int | None]:
-    """The machine and what scores on it."""
-    cuda = {"cuda": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "opencv": metadata.version("opencv-python-headless"),
-        **cuda,
-    }
-
-
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description="Scoring by PSNR of bicubic: ours against OpenCV patch by patch.")
     parser.add_argument(
@@ -168,17 +136,14 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="times that everything is measured; the median counts")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     cases = options.case or [DEFAULT_CASE]
     rows = [measure(root, int(size), int(stride), options.rounds) for root, size, stride in cases]
-    show(rows)
+    show(f"PSNR of bicubic x{SCALE}, grey, one thread: HR megapixels of patches per second", rows)
     if options.out:
-        command = shlex.join(["python", "benchmarks/scoring.py", *(sys.argv[1:] if args is None else args)])
-        result = {"command": command, "environment": environment(), "rounds": options.rounds, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, environment("numpy") | {"opencv": cv2.__version__}, rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,6 @@ import argparse
 import ctypes
 import json
 import math
-import os
-import platform
-import shlex
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,10 +33,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import psutil
 import torch
-from rich.console import Console
-from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from reporting import Row, environment, in_fresh_process, save, show
 
 from datamodules.selection import selectors
 from datamodules.selection.interfaces import Pool, Selector
@@ -77,7 +70,6 @@ COSTS: dict[str, tuple[str, Cost]] = {
         lambda size: size.candidates * (min(size.candidates, max(16384, 4 * size.chosen)) + 18 * size.chosen),
     ),
 }
-Row = dict[str, str | int | float | None]
 
 
 class OwnMemory:
@@ -155,14 +147,13 @@ def measure_all(name: str, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def in_fresh_process(name: str, options: argparse.Namespace) -> list[Row]:
+def measure_apart(name: str, options: argparse.Namespace) -> list[Row]:
     """The same, from another process."""
     numbers = {"--candidates": options.candidates, "--percent": options.percent}
     lists = [part for key, values in numbers.items() for part in (key, *map(str, values))]
     single = ["--dimensions", str(options.dimensions), "--seed", str(options.seed)]
-    command = [sys.executable, str(Path(__file__).resolve()), "--only", name, *single, *lists]
-    one_thread = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=one_thread).stdout)
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return in_fresh_process(["--only", name, *single, *lists], **one_thread)
 
 
 def extrapolated(row: Row, options: argparse.Namespace) -> Row:
@@ -175,17 +166,7 @@ def extrapolated(row: Row, options: argparse.Namespace) -> Row:
     return {**row, "cost": text, "at 1 M, s": round(seconds * growth, 1) if largest else None}
 
 
-def show(rows: list[Row], dimensions: int) -> None:
-    """Print the table."""
-    table = Table(title=f"Selectors on one thread, {dimensions} dimensions")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column in ("selector", "cost") else "right")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(width=120).print(table)
-
-
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Measure, print a table and, with --out, write JSON."""
     parser = argparse.ArgumentParser(description="Time and memory of selectors against the number of candidates.")
     parser.add_argument("--selectors", nargs="+", choices=list(COSTS), default=list(COSTS), help="to measure")
@@ -195,22 +176,17 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic candidates")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the fresh process is given this
-    options = parser.parse_args(args)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     if options.only:
         print(json.dumps(measure_all(options.only, options)))
         return
-    measured = [row for name in options.selectors for row in in_fresh_process(name, options)]
+    measured = [row for name in options.selectors for row in measure_apart(name, options)]
     rows = [extrapolated(row, options) for row in measured]
-    show(rows, options.dimensions)
+    show(f"Selectors on one thread, {options.dimensions} dimensions", rows)
     if options.out:
-        command = shlex.join(["python", "benchmarks/selector_scaling.py", *(sys.argv[1:] if args is None else args)])
-        machine = {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count(), "threads": 1}
-        versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
         settings = {"dimensions": options.dimensions, "classes": CLASSES, "seed": options.seed}
-        result = {"command": command, "environment": machine | versions, **settings, "rows": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(options.out, rows, environment("numpy"), **settings)
 
 
 if __name__ == "__main__":

@@ -10,23 +10,20 @@ time stands beside it. Figures are medians.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
+from reporting import ROOT, Row, environment, save, show
 from rich.progress import track
-from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("lightning", "jsonargparse")
+"""What starting takes time for, beside PyTorch."""
+
 BASELINE = "import LightningCLI"
 COMMANDS = {
     "import torch": ["-c", "import torch"],
@@ -35,9 +32,6 @@ COMMANDS = {
     "main.py fit --help": ["main.py", "fit", "--help"],
     "main.py --help": ["main.py", "--help"],
 }
-
-Row = dict[str, str | float]
-"""A line of the table, by column."""
 
 
 def run_once(arguments: list[str]) -> tuple[float, float]:
@@ -79,25 +73,6 @@ def measure(commands: Mapping[str, list[str]], baseline: str, repeats: int) -> l
     ]
 
 
-def show(rows: Sequence[Row], title: str) -> None:
-    """Prints the table."""
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "command" else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def save(path: Path, rows: Sequence[Row], **settings: int) -> None:
-    """Writes rows as JSON, with the environment and the settings that they were measured in."""
-    versions = {name: metadata.version(name) for name in ("torch", "lightning", "jsonargparse")}
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-    result = {"environment": {**versions, **machine}, **settings, "rows": rows}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-
-
 def main() -> None:
     """Measures, prints a table and, with --out, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -105,9 +80,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     rows = measure(COMMANDS, BASELINE, options.repeats)
-    show(rows, "Start-up, medians")
+    show("Start-up, medians", rows)
     if options.out:
-        save(options.out, rows, repeats=options.repeats)
+        save(options.out, rows, environment(*PACKAGES), repeats=options.repeats)
 
 
 if __name__ == "__main__":

@@ -10,24 +10,20 @@ Each case is a fresh process with all cores as threads; the neighbour is a proce
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from reporting import Row, environment, in_fresh_process, save, show
 
-ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 5
 STEPS = 60
 
 
 def milliseconds_per_step() -> float:
     """Mean time of a training step of 16 patches of 64 pixels; the mean, because collapse comes in bursts."""
-    sys.path.insert(0, str(ROOT))
     import torch
 
     from lightning_modules.networks import EDSR
@@ -47,11 +43,9 @@ def milliseconds_per_step() -> float:
 
 def measure(policy: str, busy: bool) -> float:
     """`milliseconds_per_step` in a process of its own."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": policy, "OMP_NUM_THREADS": str(os.cpu_count())}
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     try:
-        command = [sys.executable, __file__, "--child"]
-        return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+        return in_fresh_process(["--child"], OMP_WAIT_POLICY=policy, OMP_NUM_THREADS=str(os.cpu_count()))
     finally:
         if neighbour:
             neighbour.kill()
@@ -66,15 +60,14 @@ def main() -> None:
     if options.child:
         print(milliseconds_per_step())
         return
-    table = Table("neighbour", "spinning [ms]", "sleeping [ms]", "ratio", title="training step of edsr_tiny")
-    rows = []
+    rows: list[Row] = []
     for busy in (False, True):
         spinning, sleeping = (round(measure(policy, busy), 1) for policy in ("ACTIVE", "PASSIVE"))
-        rows.append({"busy_neighbour": busy, "spinning_ms": spinning, "sleeping_ms": sleeping})
-        table.add_row("busy" if busy else "none", str(spinning), str(sleeping), f"{spinning / sleeping:.1f}")
-    Console().print(table)
+        ratio = round(spinning / sleeping, 1)
+        rows.append({"busy_neighbour": busy, "spinning_ms": spinning, "sleeping_ms": sleeping, "ratio": ratio})
+    show("training step of edsr_tiny", rows)
     if options.out:
-        options.out.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=2) + "\n")
+        save(options.out, rows, environment() | {"threads": os.cpu_count()})
 
 
 if __name__ == "__main__":

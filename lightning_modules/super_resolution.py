@@ -93,15 +93,17 @@ class SuperResolution(L.LightningModule):
         self.save_hyperparameters({"network": dataclasses.asdict(self.spec), "scale": scale})
 
     def setup(self, stage: str) -> None:
-        """Refuses weights of half precision, in which neither Adam's small steps nor an average of weights survive.
+        """Refuses weights of other precision than the pixels, which are float32.
+
+        Of half precision, neither Adam's small steps nor an average of weights would survive.
 
         Raises:
             ValueError: for such a `trainer.precision`.
         """
-        if self.trainer.precision in ("16-true", "bf16-true"):
+        if self.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
             raise ValueError(
-                f"trainer.precision is {self.trainer.precision}, which would round weights and images to half "
-                "precision; use bf16-mixed, or 16-mixed on a GPU without bfloat16"
+                f"trainer.precision is {self.trainer.precision}, but weights and images are float32; use 32-true, "
+                "bf16-mixed, or 16-mixed on a GPU without bfloat16"
             )
 
     def configure_model(self) -> None:

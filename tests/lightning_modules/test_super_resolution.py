@@ -223,9 +223,9 @@ def test_mixed_precision_measures_in_full(tiny_images, quick_trainer):
     assert mixed == full
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_half_precision_weights_are_refused(tiny_images, quick_trainer, precision):
-    with pytest.raises(ValueError, match=rf"trainer\.precision is {precision}.* use bf16-mixed"):
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_weights_of_other_precision_than_pixels_are_refused(tiny_images, quick_trainer, precision):
+    with pytest.raises(ValueError, match=rf"trainer\.precision is {precision}.* use 32-true, bf16-mixed"):
         quick_trainer(precision=precision).fit(SuperResolution(NETWORK), tiny_images)
 
 
