@@ -141,8 +141,9 @@ def _wrong_value(message: str) -> str | None:
 
 
 def _plain(kind: str) -> str:
-    """`<class 'int'>` as `int`, and `typing.Literal['a', 'b']` as `a, b`."""
+    """`<class 'int'>` as `int`, `typing.Literal['a', 'b']` as `a, b`, and any sequence as a list."""
     kind = re.sub(r"<class '([\w.]+)'>", r"\1", kind)
+    kind = re.sub(r"collections\.abc\.Sequence.*", "a list in brackets", kind)
     return re.sub(r"typing\.Literal\[(.*)\]", lambda found: found[1].replace("'", ""), kind)
 
 

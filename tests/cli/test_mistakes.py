@@ -27,6 +27,7 @@ WRONG_ARGUMENTS = [
     ("--trainer.max_steps=abc", "trainer.max_steps: got abc, expected int"),
     ("--trainer.precision=bf16-mixd", "did you mean 'bf16-mixed'?"),
     ("--run.wandb=onlin", "run.wandb: got onlin, expected auto, offline, online, disabled; did you mean 'online'?"),
+    ("--data.degradation=JPEG", "data.degradation: got JPEG, expected a list in brackets"),
     ("--data.patch_size=3.5", "data.patch_size: got 3.5, expected int"),
     ("--model.optimizer.lr=abc", "model.optimizer.lr: got abc, expected float"),
     ("--config=nope.yaml", "File does not exist"),
