@@ -300,7 +300,10 @@ class DistributionAlignment(Distiller):
         return features
 
     def _report(self) -> dict[str, float]:
-        """Distances before and after of all patches, PSNR [dB] and mean size of the edit [levels]; of 8-bit pixels."""
+        """Distances of all patches before and after, and of as many at random; the edit's PSNR [dB] and size [levels].
+
+        All are of 8-bit pixels.
+        """
         own = range(len(self._patches.windows))[self._rank :: self._processes]
         parts = [self._compare(some) for some in self._chunks(own)]
         before, after, psnr, levels = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -308,6 +311,7 @@ class DistributionAlignment(Distiller):
         return {
             "distance_before": self._yardstick(self._of_all(before, count), -1).item(),
             "distance_after": self._yardstick(self._of_all(after, count), -1).item(),
+            "distance_random": self._yardstick.of_random(count),
             "edit_psnr": self._sum(psnr.sum()).item() / count,
             "edit_levels": self._sum(levels.sum()).item() / count,
         }

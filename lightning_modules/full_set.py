@@ -51,11 +51,15 @@ class FullFeatures:
 
     def full_set(self, rows: int, seed: int, device: torch.device) -> FullSet:
         """The full set in these units, with a random sample of at most so many rows."""
-        luck = uniform(seed, "rows of the full set", torch.arange(len(self.rows)))[:, 0]
-        drawn = luck.argsort(stable=True)[:rows].sort().values.numpy()
         covariance = torch.from_numpy(self.covariance / self.spread**2).to(device)
-        sample = torch.from_numpy(np.ascontiguousarray(self.rows[drawn])).to(device)
+        sample = self.sample(rows, seed, "rows of the full set", device)
         return FullSet(covariance.new_zeros(len(covariance)), covariance, self.relative(sample))
+
+    def sample(self, rows: int, seed: int, purpose: str, device: torch.device) -> Tensor:
+        """Features of at most so many patches, drawn at random: float32 (N, D)."""
+        luck = uniform(seed, purpose, torch.arange(len(self.rows)))[:, 0]
+        drawn = luck.argsort(stable=True)[:rows].sort().values.numpy()
+        return torch.from_numpy(np.ascontiguousarray(self.rows[drawn])).to(device)
 
 
 class Yardstick:
@@ -65,7 +69,7 @@ class Yardstick:
         full: features of all of them.
         features: that these are.
         distance: of distributions.
-        seed: of the sample that distances are measured to, where they need one.
+        seed: of the sample that distances are measured to, where they need one, and of patches drawn at random.
         device: to compute on.
     """
 
@@ -75,6 +79,7 @@ class Yardstick:
         self._full = full
         self._features = features
         self._distance = distance
+        self._seed, self._device = seed, device
         self._measure = distance.against(full.full_set(distance.rows, seed, device))
         features.load(device)  # the cache may have spared it
 
@@ -99,6 +104,10 @@ class Yardstick:
                 "or use other model.features"
             )
         return self._measure(self._full.relative(features), step)
+
+    def of_random(self, count: int) -> float:
+        """Distance of as many patches drawn from the full set at random: that of any sample, not of a choice."""
+        return self(self._full.sample(count, self._seed, "patches at random", self._device), -1).item()
 
     def record(self) -> dict[str, Any]:
         """What is measured, as plain values."""

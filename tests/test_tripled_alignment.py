@@ -70,6 +70,7 @@ def test_the_distance_falls(chain: SimpleNamespace, in_chain: Path) -> None:
     assert len(before) == len(after) == STEPS // EVERY
     assert before[0] == pytest.approx(before[1])
     assert after[-1] < 0.95 * before[0]
+    assert 0 < logged(chain.found.run_dir, "val/distance_random")[0] < before[0]  # these were chosen
     steps = logged(chain.found.run_dir, "train/distance")
     assert len(steps) == STEPS
     assert steps[0] == pytest.approx(before[0], rel=1e-5)  # an untrained editor changes nothing
@@ -102,7 +103,7 @@ def test_record(chain: SimpleNamespace, in_chain: Path) -> None:
     assert found["distance"] == {"class": "Frechet"}
     assert found["features"] == {"class": "Descriptor"}
     assert found["full_patches"] == 3 * 36
-    for key in ("distance_before", "distance_after", "edit_psnr", "edit_levels"):
+    for key in ("distance_before", "distance_after", "distance_random", "edit_psnr", "edit_levels"):
         assert found[key] == pytest.approx(logged(chain.found.run_dir, f"val/{key}")[-1], rel=1e-5)
     assert found["editor"].items() >= {"channels": 4, "depth": 2, "bound": 8.0, "optimizer_steps": STEPS}.items()
     before, after = (np.stack(images(in_chain / name)).astype(float) for name in ("selected", "tripled"))
@@ -198,7 +199,7 @@ def test_two_processes_agree_with_one(options: list[str], tiny: list[str], tmp_p
         assert lines(written[0]) == lines(written[1])
         assert furthest(*map(images, written)) == 0
         records = [provenance(folder)["alignment"] for folder in written]
-        for key in ("distance_before", "distance_after", "edit_psnr", "edit_levels"):
+        for key in ("distance_before", "distance_after", "distance_random", "edit_psnr", "edit_levels"):
             assert records[0][key] == pytest.approx(records[1][key], rel=1e-6)
 
 

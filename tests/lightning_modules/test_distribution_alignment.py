@@ -21,8 +21,9 @@ from datamodules.selection.interfaces import Features
 from lightning_modules import DistributionAlignment
 from lightning_modules import full_set as full_set_module
 from lightning_modules.feature_networks import RandomConvNet, SRFeatures
-from lightning_modules.full_set import FullFeatures, full_features, moments
+from lightning_modules.full_set import FullFeatures, Yardstick, full_features, moments
 from lightning_modules.losses import MMD, Frechet, SlicedWasserstein
+from lightning_modules.losses.distribution_distance import DistributionDistance, FullSet, Measure
 from lightning_modules.network_features import NetworkFeatures
 from lightning_modules.networks.editor import EditorSpec
 from tests.gsdd_runs import write_sr
@@ -264,6 +265,22 @@ def test_report(data: SelectedPatches) -> None:
     for key, pixels in (("distance_before", before), ("distance_after", after)):
         expected = measure(full.relative(Descriptor()(pixels / 255)), 0).item()
         assert found[key] == pytest.approx(expected, rel=1e-6)
+
+
+class Means(DistributionDistance):
+    """Squared distance of the means."""
+
+    def against(self, full: FullSet) -> Measure:
+        return lambda features, _: (features.mean(0) - full.mean).square().sum()
+
+
+def test_patches_at_random_are_as_far_as_a_sample_is() -> None:
+    """Without replacement, the mean of N of M values has the variance S^2 / N (1 - N / M): Cochran (1977), 2.5."""
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    full = FullFeatures(rows, *moments(rows))
+    found = [Yardstick(full, Descriptor(), Means(), seed, CPU).of_random(10) for seed in range(2000)]
+    assert np.mean(found) == pytest.approx(1 / 10 * (1 - 10 / 40), rel=0.05)
+    assert Yardstick(full, Descriptor(), Frechet(), 0, CPU).of_random(40) == pytest.approx(0, abs=1e-6)
 
 
 def test_autocast_writes_what_was_measured(data: SelectedPatches) -> None:
