@@ -32,17 +32,17 @@ def run_loggers(run_dir: Path, run: RunSettings, stage: str) -> list[Logger]:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
-        loggers.append(
-            WandbLogger(
-                name=run.experiment if run.labels else run_dir.name,
-                save_dir=run_dir,
-                offline=mode == "offline",
-                project=run.project,
-                group=run.group or run.experiment,
-                job_type=run.job_type or stage,
-                settings=wandb.Settings(silent=mode == "offline"),
-            )
+        logger = WandbLogger(
+            name=run.experiment if run.labels else run_dir.name,
+            save_dir=run_dir,
+            offline=mode == "offline",
+            project=run.project,
+            group=run.group or run.experiment,
+            job_type=run.job_type or stage,
+            settings=wandb.Settings(silent=mode == "offline"),
         )
+        logger._wandb_init.pop("anonymous", None)  # noqa: SLF001  # W&B has no such option any more, and warns of it
+        loggers.append(logger)
     return loggers
 
 

@@ -18,8 +18,6 @@ from PIL import Image
 from comparison import outputs
 from tests.compare_runs import assert_same_weights, attempts, compare, read_csv, stages_of, write_plan
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 ROOT = Path(__file__).parent.parent
 
 TRAININGS = {

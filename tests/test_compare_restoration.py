@@ -16,8 +16,6 @@ from PIL import Image
 
 from tests.compare_runs import compare, read_csv, write_plan
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 SIGMA = 25
 LUMA = (65.481, 128.553, 24.966)  # BT.601, studio range
 

@@ -18,8 +18,6 @@ from safetensors.torch import load_file
 from tests.diffusion_runs import MODEL, SIDE, images, lines, provenance, run, small
 from tests.run_records import logged
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 DENOISER = [f"{MODEL}denoiser", "{layers: 1, heads: 2, head_width: 8, patch: 4}"]
 AUTOENCODER = "{kind: tiny, channels: 8, stages: 2, latent_channels: 2}"
 IN_LATENTS = [f"{MODEL}autoencoder", AUTOENCODER, f"{MODEL}autoencoder_steps", "1"]

@@ -33,8 +33,6 @@ from tests.diffusion_runs import (
     write_model,
 )
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 BEST = [f"{MODEL}keep", "{criterion: GreyEntropy, filters: [], selector: Highest}"]
 HR_PIXELS = 3 * 96**2
 """Of the photographs that are trained on."""

@@ -19,8 +19,6 @@ from datamodules.distilled import DistilledSet, read_distilled
 from lightning_modules.networks.trained import load_trained
 from main import main
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 WEIGHT = 0.25
 
 

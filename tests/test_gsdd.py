@@ -23,8 +23,6 @@ from tests.gsdd_runs import CLASSES, LATENT_SIDE, PROXY, decode, invert, inverti
 from tests.run_records import logged
 from tests.test_resume import last
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 IPC, INVERTED, STEPS, EVERY = 4, 40, 80, 40
 LATENT_BYTES = 2 * 3 * LATENT_SIDE**2
 NETWORK = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]

@@ -27,8 +27,6 @@ from tests.test_diffusion_mistakes import complaint  # noqa: F401  # a fixture
 from tests.test_resume import differences, kept, last  # noqa: F401  # a fixture
 from tests.tripled_runs import KEPT, align, edit, few
 
-pytestmark = pytest.mark.xdist_group(__name__)  # one process makes what they share
-
 STEPS, EVERY = 30, 15
 NETWORK = [f"{MODEL}network", "{architecture: EDSR, options: {n_feats: 4, n_resblocks: 1}}"]
 TWO = ["--trainer.strategy", "ddp_fork", "--trainer.devices", "2"]
