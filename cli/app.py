@@ -88,7 +88,7 @@ class SRDistillCLI(LightningCLI):
             raise
         finish_wandb(exit_code=0)
 
-    # Only one command: to add the options of all four would take 0.2 s of a core.
+    # Only one command: the options of the others would be made for nothing.
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command given, and which of its arguments are no options: these are set in the method of its name."""
         ours = {"ckpt_path", "weights_only", "verbose", "return_predictions"}

@@ -61,10 +61,7 @@ def in_chain(chain: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_distance_falls(chain: SimpleNamespace, in_chain: Path) -> None:
-    before, after = (
-        logged(chain.found.run_dir, "val/distance_before"),
-        logged(chain.found.run_dir, "val/distance_after"),
-    )
+    before, after = (logged(chain.found.run_dir, f"val/distance_{when}") for when in ("before", "after"))
     assert len(before) == len(after) == STEPS // EVERY
     assert before[0] == pytest.approx(before[1])
     assert after[-1] < 0.95 * before[0]
